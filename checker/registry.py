@@ -1,0 +1,180 @@
+"""Checks and methods are found, not listed: a decorator fills a table, discovery imports the package that holds them.
+
+A check is a pure generator from facts to findings. Its parameters say, by their types, which facts it reads; the
+subject gathers just those. Its docstring is its documentation (``quant-verify explain ID``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from checker.domain import Depth, Finding, Json, Limit, Measurement
+from checker.errors import UsageError
+
+Verdict = Iterator[Finding | Measurement]
+CheckFunction = typing.TypeVar("CheckFunction", bound=Callable[..., Verdict])
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bars that hold for one check in one cell, already resolved (see ``resolve_limits``)."""
+
+    values: Mapping[str, Limit]
+
+    def __getitem__(self, metric: str) -> Limit:
+        return self.values[metric]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """A registered check: its identity, what it needs, and the function that judges."""
+
+    id: str
+    depth: Depth
+    function: Callable[..., Verdict]
+    limits: Mapping[str, Limit]
+    needs: tuple[type, ...]  # facts types, in the order of the function's parameters; Limits among them
+    guards_load: bool  # a failure means that loading could crash a kernel, so nothing is loaded
+
+    @property
+    def documentation(self) -> str:
+        """The docstring, dedented."""
+        return inspect.getdoc(self.function) or ""
+
+    @property
+    def summary(self) -> str:
+        """The first line of the documentation."""
+        return self.documentation.partition("\n")[0]
+
+
+_CHECKS: dict[str, Check] = {}
+
+
+def check(
+    check_id: str, *, depth: Depth, limits: Mapping[str, Limit] | None = None, guards_load: bool = False
+) -> Callable[[CheckFunction], CheckFunction]:
+    """Register a check under its id (``family.name``). A second check of the same id is a programming error."""
+
+    def register(function: CheckFunction) -> CheckFunction:
+        if check_id in _CHECKS:
+            raise ValueError(f"two checks are called {check_id}")
+        hints = typing.get_type_hints(function)
+        needs = tuple(hints[name] for name in inspect.signature(function).parameters)
+        _CHECKS[check_id] = Check(
+            id=check_id, depth=depth, function=function, limits=limits or {}, needs=needs, guards_load=guards_load
+        )
+        return function
+
+    return register
+
+
+def all_checks() -> tuple[Check, ...]:
+    """Every check of ``checker.checks``, cheapest depth first, then by id."""
+    _import_package("checker.checks")
+    return tuple(sorted(_CHECKS.values(), key=lambda item: (list(Depth).index(item.depth), item.id)))
+
+
+def selected_checks(depth: Depth, select: Iterable[str], ignore: Iterable[str]) -> tuple[Check, ...]:
+    """The checks of a depth that ``select`` (all, when empty) names and ``ignore`` does not; both are globs.
+
+    Raises:
+        UsageError: a glob matches no check at all; the message offers the nearest id.
+    """
+    checks = all_checks()
+    select, ignore = tuple(select), tuple(ignore)
+    for glob in (*select, *ignore):
+        if not any(fnmatchcase(item.id, glob) for item in checks):
+            raise UsageError(f"no check is called {glob!r}{did_you_mean(glob, [item.id for item in checks])}")
+    return tuple(
+        item
+        for item in checks
+        if depth.includes(item.depth)
+        and (not select or any(fnmatchcase(item.id, glob) for glob in select))
+        and not any(fnmatchcase(item.id, glob) for glob in ignore)
+    )
+
+
+def resolve_limits(item: Check, method_limits: Mapping[str, Limit], cell_limits: Mapping[str, Limit]) -> Limits:
+    """The one place where limits resolve: cell (matrix, environment, command line) > method > check.
+
+    ``method_limits`` and ``cell_limits`` are keyed by ``check.metric``. A bar that a higher source leaves out
+    (``{fail: 0.9}`` alone) keeps the lower source's value.
+    """
+    resolved = {}
+    for metric, limit in item.limits.items():
+        for source in (method_limits, cell_limits):
+            over = source.get(f"{item.id}.{metric}", Limit())
+            limit = Limit(
+                warn=limit.warn if over.warn is None else over.warn,
+                fail=limit.fail if over.fail is None else over.fail,
+            )
+        resolved[metric] = limit
+    return Limits(resolved)
+
+
+Domain = Callable[[Json], str | None]
+"""What a configuration value may be: returns what is wrong with it, or None."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """One quantization method: what its config may say, how it stores a weight, how to read it back.
+
+    The functions that are None are what the method cannot do yet; ``quant-verify methods`` shows them. Types of the
+    functions' arguments: ``checker.facts`` and ``checker.checkpoint``.
+    """
+
+    id: str
+    quant_method: str  # as in config.json
+    documentation: str
+    keys: Mapping[str, Domain]  # every key the quantization_config may hold
+    declares: Callable[[Mapping[str, Json]], bool]
+    declared: Callable[[Mapping[str, Json]], dict[str, Json]]  # bits, quant_type, … as the config declares them
+    recognise: Callable[..., typing.Any]  # Checkpoint -> tuple[StoredWeight, ...]
+    layout: Callable[..., typing.Any]  # (tensor name, dense shape, attributes) -> tuple[ExpectedTensor, ...]
+    skips: Callable[[Mapping[str, Json]], tuple[str, ...] | None]  # the config's skip list; None: the default list
+    decode: Callable[..., typing.Any] | None = None  # (Checkpoint, StoredWeight) -> CodedWeight
+    inspect_module: Callable[..., typing.Any] | None = None  # torch module -> LoadedWeight | None
+    config_class: str | None = None  # "transformers.BitsAndBytesConfig"
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+
+
+_METHODS: dict[str, Method] = {}
+
+
+def register_method(method: Method) -> Method:
+    """Add a method to the table; a second one of the same id is a programming error."""
+    if method.id in _METHODS:
+        raise ValueError(f"two methods are called {method.id}")
+    _METHODS[method.id] = method
+    return method
+
+
+def all_methods() -> tuple[Method, ...]:
+    """Every method of ``checker.methods``, by id."""
+    _import_package("checker.methods")
+    return tuple(sorted(_METHODS.values(), key=lambda item: item.id))
+
+
+def method_declared(config: Mapping[str, Json]) -> Method | None:
+    """The method that a ``quantization_config`` declares, or None when no known method does."""
+    return next((method for method in all_methods() if method.declares(config)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``" (did you mean 'x'?)"`` for the nearest known name, or nothing when none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _import_package(name: str) -> None:
+    package = importlib.import_module(name)
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{name}.{module.name}")
