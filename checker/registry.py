@@ -108,14 +108,13 @@ def resolve_limits(item: Check, method_limits: Mapping[str, Limit], cell_limits:
     (``{fail: 0.9}`` alone) keeps the lower source's value.
     """
     resolved = {}
-    for metric, limit in item.limits.items():
-        for source in (method_limits, cell_limits):
-            over = source.get(f"{item.id}.{metric}", Limit())
-            limit = Limit(
-                warn=limit.warn if over.warn is None else over.warn,
-                fail=limit.fail if over.fail is None else over.fail,
-            )
-        resolved[metric] = limit
+    for metric, default in item.limits.items():
+        key = f"{item.id}.{metric}"
+        sources = [source[key] for source in (cell_limits, method_limits) if key in source] + [default]
+        resolved[metric] = Limit(
+            warn=next((limit.warn for limit in sources if limit.warn is not None), None),
+            fail=next((limit.fail for limit in sources if limit.fail is not None), None),
+        )
     return Limits(resolved)
 
 
