@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import math
 import pkgutil
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,6 +33,14 @@ class Limits:
         return self.values[metric]
 
 
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One parameter of a check: a facts type, or ``Limits``. Optional ones are None at a lesser depth."""
+
+    kind: type
+    optional: bool = False
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
     """A registered check: its identity, what it needs, and the function that judges."""
@@ -40,7 +49,7 @@ class Check:
     depth: Depth
     function: Callable[..., Verdict]
     limits: Mapping[str, Limit]
-    needs: tuple[type, ...]  # facts types, in the order of the function's parameters; Limits among them
+    needs: tuple[Need, ...]  # in the order of the function's parameters
     guards_load: bool  # a failure means that loading could crash a kernel, so nothing is loaded
 
     @property
@@ -65,14 +74,19 @@ def check(
     def register(function: CheckFunction) -> CheckFunction:
         if check_id in _CHECKS:
             raise ValueError(f"two checks are called {check_id}")
-        hints = typing.get_type_hints(function)
-        needs = tuple(hints[name] for name in inspect.signature(function).parameters)
+        hints = typing.get_type_hints(function)  # a parameter without a type is a KeyError here, at import
+        needs = tuple(_need(hints[name]) for name in inspect.signature(function).parameters)
         _CHECKS[check_id] = Check(
             id=check_id, depth=depth, function=function, limits=limits or {}, needs=needs, guards_load=guards_load
         )
         return function
 
     return register
+
+
+def _need(annotation: typing.Any) -> Need:
+    members = [member for member in typing.get_args(annotation) if member is not type(None)]
+    return Need(members[0], optional=True) if members else Need(annotation)
 
 
 def all_checks() -> tuple[Check, ...]:
@@ -122,6 +136,46 @@ Domain = Callable[[Json], str | None]
 """What a configuration value may be: returns what is wrong with it, or None."""
 
 
+def boolean(value: Json) -> str | None:
+    """True or false, and not a number that looks like one."""
+    return None if isinstance(value, bool) else f"must be true or false, not {value!r}"
+
+
+def number(value: Json) -> str | None:
+    """A finite number, zero or more."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    return None if good else f"must be a number of 0 or more, not {value!r}"
+
+
+def names_or_none(value: Json) -> str | None:
+    """A list of names, or null."""
+    good = value is None or (isinstance(value, list) and all(isinstance(item, str) and item for item in value))
+    return None if good else f"must be null or a list of module names, not {value!r}"
+
+
+def one_of(*allowed: Json) -> Domain:
+    """One of the listed values, exactly (``NF4`` is not ``nf4``); the message offers the nearest."""
+
+    def domain(value: Json) -> str | None:
+        if any(value == item and type(value) is type(item) for item in allowed):
+            return None
+        listed = ", ".join("null" if item is None else str(item) for item in allowed)
+        return f"must be one of {listed}, not {value!r}{did_you_mean(str(value).lower(), map(str, allowed))}"
+
+    return domain
+
+
+def config_flaws(method: Method, config: Mapping[str, Json]) -> list[tuple[str, str]]:
+    """Every unknown key, value outside its domain, and contradiction of a ``quantization_config``: (key, message)."""
+    flaws = []
+    for key, value in config.items():
+        if key not in method.keys:
+            flaws.append((key, f"{key} is no key of {method.id}{did_you_mean(key, method.keys)}; it would be ignored"))
+        elif (wrong := method.keys[key](value)) is not None:
+            flaws.append((key, f"{key} {wrong}"))
+    return flaws + method.contradictions(config)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
     """One quantization method: what its config may say, how it stores a weight, how to read it back.
@@ -139,10 +193,20 @@ class Method:
     recognise: Callable[..., typing.Any]  # Checkpoint -> tuple[StoredWeight, ...]
     layout: Callable[..., typing.Any]  # (tensor name, dense shape, attributes) -> tuple[ExpectedTensor, ...]
     skips: Callable[[Mapping[str, Json]], tuple[str, ...] | None]  # the config's skip list; None: the default list
+    contradictions: Callable[[Mapping[str, Json]], list[tuple[str, str]]] = field(default=lambda _: [])  # key, message
     decode: Callable[..., typing.Any] | None = None  # (Checkpoint, StoredWeight) -> CodedWeight
-    inspect_module: Callable[..., typing.Any] | None = None  # torch module -> LoadedWeight | None
+    inspect_module: Callable[..., "LoadedWeight | None"] | None = None  # of a torch module; None: not quantized
     config_class: str | None = None  # "transformers.BitsAndBytesConfig"
     limits: Mapping[str, Limit] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedWeight:
+    """What a method finds in one loaded module that it quantized."""
+
+    weight_dtype: str
+    compute_dtype: str | None
+    state: tuple[typing.Any, ...]  # tensors that are neither parameters nor buffers: absmax, code book, SCB
 
 
 _METHODS: dict[str, Method] = {}

@@ -1,0 +1,97 @@
+"""Whether the memory is saved: predicted byte by byte, never from a constant."""
+
+from __future__ import annotations
+
+from checker.domain import Depth, Finding, Limit, Measurement, Severity
+from checker.errors import NotApplicable
+from checker.facts import ArtifactFacts, ByteRow, StructureFacts
+from checker.registry import Limits, Verdict, check
+
+
+@check("memory.ratio", depth=Depth.STATIC)
+def memory_ratio(artifact: ArtifactFacts) -> Verdict:
+    """The bytes of every stored tensor equal the bytes predicted from the dense shapes and the declared method.
+
+    With a baseline its shapes are used and the ratio of sizes is reported; without one, the dense shapes that the
+    quantization state holds. Quantization state is counted: packed codes, absmax or SCB, code books, nested state. Only
+    the state's JSON blob is taken at its own length, up to 1 KiB.
+    """
+    memory = artifact.memory
+    if memory is None:
+        raise NotApplicable("nothing is packed and there is no baseline to predict from")
+    value = {"stored_bytes": memory.stored_bytes, "predicted_bytes": memory.predicted_bytes}
+    if memory.baseline_bytes is not None:
+        value["baseline_bytes"] = memory.baseline_bytes
+        if memory.predicted_bytes and memory.stored_bytes:
+            ratios = {
+                "predicted": memory.baseline_bytes / memory.predicted_bytes,
+                "observed": memory.baseline_bytes / memory.stored_bytes,
+            }
+            value = {**ratios, **value}
+    yield Measurement(key="memory.ratio", value=value)
+    for row in sorted(memory.rows, key=_difference, reverse=True):
+        yield Finding(
+            message=_sentence(row),
+            where=row.name,
+            observed=row.stored,
+            limit=row.predicted,
+            unit="bytes",
+            hint="" if row.stored is None or row.predicted is None else "see layers.coverage and dtypes.storage",
+        )
+
+
+def _difference(row: ByteRow) -> int:
+    return abs((row.stored or 0) - (row.predicted or 0))
+
+
+def _sentence(row: ByteRow) -> str:
+    if row.stored is None:
+        return f"{row.name} is not stored; {row.predicted:,} bytes were predicted"
+    if row.predicted is None:
+        return f"{row.name} takes {row.stored:,} bytes; nothing predicts such a tensor"
+    return f"{row.name} takes {row.stored:,} bytes instead of {row.predicted:,}"
+
+
+@check("memory.footprint", depth=Depth.LOAD, limits={"growth": Limit(fail=1.1)})
+def memory_footprint(structure: StructureFacts, limits: Limits) -> Verdict:
+    """``get_memory_footprint()`` and the true bytes are as predicted, and do not grow with the first forward.
+
+    ``get_memory_footprint()`` sums parameters and buffers; it does not see absmax, code books, nested state and SCB, so
+    that it reads the same with and without double quantization. The true bytes count every storage once. Some methods
+    decompress at the first forward and silently take the memory of the dense model: ``growth`` is the largest allowed
+    ratio of true bytes after it to before. (bitsandbytes repacks doubly quantized weights on some CPUs, which adds one
+    per cent; hence not 1.)
+    """
+    before, after = structure.before, structure.after
+    value = {
+        "footprint": before.footprint,
+        "predicted": structure.predicted_footprint,
+        "true_bytes": before.true_bytes,
+        "predicted_true_bytes": structure.predicted_true_bytes,
+    }
+    if after is not None:
+        value |= {"footprint_after_forward": after.footprint, "true_bytes_after_forward": after.true_bytes}
+    yield Measurement(key="memory.footprint", value=value)
+    pairs = (
+        ("get_memory_footprint() is", before.footprint, structure.predicted_footprint),
+        ("the model truly takes", before.true_bytes, structure.predicted_true_bytes),
+    )
+    for words, observed, predicted in pairs:
+        if observed != predicted:
+            yield Finding(
+                message=f"{words} {observed:,} bytes; {predicted:,} were predicted from the file",
+                observed=observed,
+                limit=predicted,
+                unit="bytes",
+                hint="some weight is held in another form than it is stored in; see layers.classes and dtypes.loaded",
+            )
+    bar = limits["growth"].fail
+    if after is not None and bar is not None and after.true_bytes > bar * before.true_bytes:
+        yield Finding(
+            message=f"the first forward grows the model from {before.true_bytes:,} to {after.true_bytes:,} bytes",
+            severity=Severity.FAIL,
+            observed=after.true_bytes / before.true_bytes,
+            limit=bar,
+            unit="ratio",
+            hint="the method unpacks its weights at the first forward, so that no memory is saved",
+        )

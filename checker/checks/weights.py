@@ -1,0 +1,178 @@
+"""What the numbers say: scales and codes on their own, and the decoded weight against the baseline's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from checker.domain import Depth, ErrorKind, Finding, Limit, Measurement, Severity
+from checker.errors import NotApplicable, Unavailable
+from checker.facts import ErrorFact, WeightFacts
+from checker.registry import Limits, Verdict, check
+
+HINT = "see layers.complete and dtypes.storage for what is wrong with its tensors"
+
+
+@check("weights.scales", depth=Depth.STATIC)
+def weights_scales(weights: WeightFacts) -> Verdict:
+    """Every scale is finite and of the sign its layout allows, and is zero only where its block is all zeros.
+
+    All scales are read, also when the codes are sampled: they are a few per cent of the bytes, and damage is local.
+    """
+    yield from _undecoded(weights)
+    for fact in weights.scales:
+        faults = (
+            (fact.not_finite, "NaN or infinite", "finite"),
+            (0 if fact.negative_allowed else fact.negative, "negative", "0 or more"),
+            (fact.zero_with_data, "zero over codes that are not", "above 0"),
+        )
+        for count, what, limit in faults:
+            if count:
+                yield Finding(
+                    message=f"{count} of {fact.blocks} scales of {fact.layer} are {what}",
+                    where=fact.layer,
+                    observed=count,
+                    limit=limit,
+                    unit="scales",
+                    hint="the quantization state was damaged or never written; quantize the layer again",
+                )
+        if fact.constant:
+            yield Finding(
+                message=f"all {fact.blocks} scales of {fact.layer} are the same",
+                severity=Severity.WARN,
+                where=fact.layer,
+                hint="scales of real weights differ; were they initialised and never calibrated?",
+            )
+
+
+@check("weights.codes", depth=Depth.STATIC, limits={"extreme": Limit(warn=1.0, fail=0.99)})
+def weights_codes(weights: WeightFacts, limits: Limits) -> Verdict:
+    """What holds for codes without a baseline: the canonical code book, and an extreme code in every block.
+
+    A scale is the block's largest magnitude, so that each block holds a code of ±1 (NF4, FP4) or ±127 (int8); a block
+    without one was quantized with another scale, another block size, or was changed later. ``extreme`` is the least
+    share of such blocks. Blocks of zeros are exempt. Entropy and unused codes are reported, not judged: healthy weights
+    of other distributions vary. That two halves of a byte are swapped cannot be seen here; weights.error sees it.
+    """
+    yield from _undecoded(weights)
+    yield Measurement(
+        key="weights.codes",
+        value={
+            "lowest_entropy_bits": min(fact.entropy_bits for fact in weights.codes),
+            "blocks": sum(fact.blocks for fact in weights.codes),
+            "blocks_with_extreme_code": sum(fact.with_extreme for fact in weights.codes),
+            "layers_with_unused_codes": sum(fact.unused_codes > 0 for fact in weights.codes),
+        },
+    )
+    bar = limits["extreme"]
+    for fact in weights.codes:
+        if fact.code_book_flaw:
+            yield Finding(
+                message=f"{fact.layer}: {fact.code_book_flaw}",
+                where=fact.layer,
+                hint="restore the code book; it is the same for every layer",
+            )
+        share = fact.with_extreme / fact.blocks if fact.blocks else 1.0
+        severity = _below(share, bar)
+        if severity is not None:
+            yield Finding(
+                message=f"{fact.blocks - fact.with_extreme} of {fact.blocks} blocks of {fact.layer} reach no extreme code",
+                severity=severity,
+                where=fact.layer,
+                observed=share,
+                limit=bar.fail if severity is Severity.FAIL else bar.warn,
+                unit="share of blocks",
+                hint="scales and codes do not belong together: another block size, or data changed after quantizing",
+            )
+
+
+def _below(value: float, bar: Limit) -> Severity | None:
+    if bar.fail is not None and value < bar.fail:
+        return Severity.FAIL
+    return Severity.WARN if bar.warn is not None and value < bar.warn else None
+
+
+@check(
+    "weights.error",
+    depth=Depth.STATIC,
+    limits={"R": Limit(warn=1.15, fail=1.5), "exact": Limit(warn=0.3), "gain": Limit(fail=0.02)},
+)
+def weights_error(weights: WeightFacts, limits: Limits) -> Verdict:
+    """Each decoded weight differs from the baseline's by the error its own scales and codes predict: R is about 1.
+
+    R = Σ(Ŵ−W)² / P. P adds, for every value, the squared error that rounding into its code's cell gives on average
+    (cell width² / 12 for integers; the largest value of a block is exact), so R depends neither on the model nor on the
+    distribution of its weights: healthy NF4 0.93 to 0.97, FP4 0.92 to 0.98, int8 0.98 to 1.03. Swapped nibbles, shifted
+    scales, a wrong code book or a lost offset give 3.5 to millions.
+
+    ``gain`` bounds the distance from 1 of the centred least-squares gain ⟨Ŵ,W⟩/⟨Ŵ,Ŵ⟩ · (1 + P/‖Ŵ‖²), which finds a
+    scale that is off by a few per cent in a whole layer. ``exact``: an R below it means a baseline that already lay on
+    this grid, or no quantization at all.
+    """
+    if not weights.baseline:
+        raise NotApplicable("there is no baseline to compare with")
+    yield from _undecoded(weights)
+    yield Measurement(
+        key="weights",
+        value=[
+            {"layer": fact.layer, "R": fact.ratio, "nrmse": fact.nrmse, "sqnr_db": fact.sqnr_db, "gain": fact.gain}
+            for fact in sorted(weights.errors, key=_badness, reverse=True)
+        ],
+    )
+    for fact in sorted(weights.errors, key=_badness, reverse=True):
+        if fact.flaw:
+            yield Finding(message=f"{fact.layer}: {fact.flaw}", where=fact.layer, hint="is this the right baseline?")
+        else:
+            yield from _judge(fact, limits)
+
+
+def _badness(fact: ErrorFact) -> float:
+    return math.inf if fact.flaw else fact.ratio
+
+
+def _judge(fact: ErrorFact, limits: Limits) -> Iterator[Finding]:
+    ratio, exact, gain = limits["R"], limits["exact"], limits["gain"]
+    over = Severity.FAIL if ratio.fail is not None and fact.ratio > ratio.fail else Severity.WARN
+    bar = ratio.fail if over is Severity.FAIL else ratio.warn
+    if bar is not None and fact.ratio > bar:
+        yield Finding(
+            message=f"{fact.layer} is {fact.ratio:,.4g} times as far from the baseline as its codes explain "
+            f"(relative error {fact.nrmse:.1%})",
+            severity=over,
+            where=fact.layer,
+            observed=fact.ratio,
+            limit=bar,
+            unit="R",
+            hint="codes, scales or their order are wrong in this layer; quantize it again from the baseline",
+        )
+    elif exact.warn is not None and fact.ratio < exact.warn:
+        yield Finding(
+            message=f"{fact.layer} is closer to the baseline than quantization allows (R {fact.ratio:.3g})",
+            severity=Severity.WARN,
+            where=fact.layer,
+            observed=fact.ratio,
+            limit=exact.warn,
+            unit="R",
+            hint="was the baseline itself dequantized from this format?",
+        )
+    elif gain.fail is not None and abs(fact.centred_gain - 1) > gain.fail:
+        yield Finding(
+            message=f"the scales of {fact.layer} are off by {abs(1 - fact.centred_gain):.1%} on the whole",
+            where=fact.layer,
+            observed=fact.centred_gain,
+            limit=f"1 ± {gain.fail}",
+            unit="gain",
+            hint="its scales were changed after quantizing; quantize the layer again",
+        )
+
+
+def _undecoded(weights: WeightFacts) -> Iterator[Finding]:
+    """A weight that cannot be decoded fails each check of numbers: none of them may look green without having seen it.
+
+    Raises:
+        Unavailable: not one weight could be decoded, so that there is nothing to judge.
+    """
+    if weights.undecodable and not weights.scales:
+        raise Unavailable(f"no weight could be decoded: {weights.undecodable[0].message}", ErrorKind.NOT_RUN)
+    for flaw in weights.undecodable:
+        yield Finding(message=f"{flaw.where} could not be decoded: {flaw.message}", where=flaw.where, hint=HINT)

@@ -1,0 +1,119 @@
+"""bitsandbytes 8-bit (LLM.int8, arXiv:2208.07339): one int8 code a weight, one scale a row.
+
+Stored per layer (``Linear8bitLt``, bitsandbytes/nn/modules.py): ``weight`` I8 [out, in]; ``SCB`` F32 [out], the largest
+magnitude of each row; ``weight_format`` U8, a scalar 0 for row order (older writers leave it out). Decoded:
+weight = code · SCB / 127. Transposed layers (Conv1D of GPT-2) are stored [out, in] as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from checker.checkpoint import Checkpoint
+from checker.coded import CodedWeight
+from checker.domain import Json, Limit
+from checker.facts import ExpectedTensor, Flaw, StoredWeight
+from checker.methods import bitsandbytes_config as shared
+from checker.registry import LoadedWeight, Method, register_method
+
+
+def _declares(config: Mapping[str, Json]) -> bool:
+    return shared.is_bitsandbytes(config) and bool(config.get("load_in_8bit")) and not config.get("load_in_4bit")
+
+
+def _declared(config: Mapping[str, Json]) -> dict[str, Json]:
+    del config  # nothing of it changes the layout
+    return {"bits": 8, "storage": "I8"}
+
+
+def _recognise(checkpoint: Checkpoint) -> tuple[StoredWeight, ...]:
+    """Whatever has an SCB, and int8 matrices that have lost theirs (a single column is 4-bit data in int8 storage)."""
+    modules: dict[str, None] = {}
+    for name, header in checkpoint.tensors.items():
+        if name.endswith(".SCB"):
+            modules[name.removesuffix(".SCB")] = None
+        elif name.endswith(".weight") and header.dtype == "I8" and len(header.shape) == 2 and header.shape[1] != 1:
+            modules[name.removesuffix(".weight")] = None
+    return tuple(_read_weight(checkpoint, module) for module in modules)
+
+
+def _read_weight(checkpoint: Checkpoint, module: str) -> StoredWeight:
+    header = checkpoint.tensors.get(f"{module}.weight")
+    shape = header.shape if header and len(header.shape) == 2 else None
+    flaws = []
+    marker = f"{module}.weight_format"
+    if marker in checkpoint.tensors and checkpoint.tensors[marker].nbytes == 1 and checkpoint.read(marker)[0] != 0:
+        message = f"{marker} is {checkpoint.read(marker)[0]}: the weight is stored in a GPU's tile order, not in rows"
+        flaws.append(Flaw(where=marker, message=message, expected=0, hint="save again with bitsandbytes 0.45 or newer"))
+    return StoredWeight(
+        module=module,
+        weight=f"{module}.weight",
+        shape=shape,
+        attributes={"bits": 8, "storage": header.dtype if header else "I8"},
+        expected=_layout(f"{module}.weight", shape or (0, 0), {}),
+        flaws=tuple(flaws),
+    )
+
+
+def _layout(weight: str, shape: tuple[int, ...], attributes: Mapping[str, Any]) -> tuple[ExpectedTensor, ...]:
+    del attributes
+    module = weight.removesuffix(".weight")
+    scale = ExpectedTensor(name=f"{module}.SCB", dtype="F32", shape=shape[:1], nbytes=4 * shape[0])
+    marker = ExpectedTensor(name=f"{module}.weight_format", dtype="U8", shape=(), nbytes=1, optional=True)
+    packed = ExpectedTensor(name=weight, dtype="I8", shape=shape, nbytes=math.prod(shape), companion=False)
+    return (packed, scale, marker)
+
+
+def _decode(checkpoint: Checkpoint, weight: StoredWeight) -> CodedWeight:
+    """Codes in rows; a byte is one value in two's complement, and a row's largest magnitude is ±127 exactly."""
+    shape = weight.shape or (0, 0)
+    level = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        scales = checkpoint.float32(f"{weight.module}.SCB") / np.float32(127)
+    return CodedWeight(
+        shape=shape,
+        codes=checkpoint.read(weight.weight).reshape(shape),
+        scales=scales,
+        levels=level[:, None],
+        variance=np.full(256, 1 / 12, np.float32),
+        extreme=np.abs(level) >= 127,
+        extreme_variance=1 / 12,
+        symbols=np.arange(256, dtype=np.uint8)[:, None],
+        symbol_count=255,
+        bits=8,
+    )
+
+
+def _inspect_module(module: Any) -> LoadedWeight | None:
+    import bitsandbytes as bnb
+
+    if not isinstance(module, bnb.nn.Linear8bitLt):
+        return None
+    scale = module.weight.SCB if getattr(module.weight, "SCB", None) is not None else module.state.SCB
+    if scale is None or str(module.weight.dtype) != "torch.int8":
+        return None
+    return LoadedWeight(weight_dtype="int8", compute_dtype=None, state=(scale,))
+
+
+register_method(
+    Method(
+        id="bitsandbytes-8bit",
+        quant_method="bitsandbytes",
+        documentation=__doc__ or "",
+        keys=shared.KEYS,
+        declares=_declares,
+        declared=_declared,
+        recognise=_recognise,
+        layout=_layout,
+        skips=shared.skips,
+        contradictions=shared.contradictions,
+        decode=_decode,
+        inspect_module=_inspect_module,
+        config_class=shared.CONFIG_CLASS,
+        limits={"weights.error.gain": Limit(fail=0.005)},
+    )
+)

@@ -1,0 +1,135 @@
+"""The bytes that every tensor must have: theory, not constants.
+
+From the dense shape of each weight (the baseline's, or what the quantization state says) and the declared method follow
+the exact bytes of its packed form and of every companion. Only the quantization-state blob is taken as found, up to the
+layout's bound: its JSON varies by a digit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from checker.architecture import architecture_of, counterpart
+from checker.checkpoint import Checkpoint, TensorHeader
+from checker.facts import ByteRow, ExpectedTensor, MemoryFact, ModuleFact, StoredWeight
+from checker.probes.modules import FLOATS
+from checker.registry import Method
+
+ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+CODES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64"}
+
+
+def predict_memory(
+    checkpoint: Checkpoint,
+    baseline: Checkpoint | None,
+    weights: tuple[StoredWeight, ...],
+    modules: tuple[ModuleFact, ...],
+    method: Method | None,
+) -> MemoryFact | None:
+    """Predicted against stored bytes, tensor by tensor; None when nothing is packed and there is no baseline."""
+    if not checkpoint.tensors or (baseline is None and not weights):
+        return None
+    if baseline is not None and baseline.tensors:
+        predicted = dict(_from_baseline(checkpoint, baseline, weights, modules, method))
+    else:
+        predicted = dict(_from_checkpoint(checkpoint, weights))
+    rows = []
+    total = 0
+    for name in {**checkpoint.tensors, **predicted}:
+        header = checkpoint.tensors.get(name)
+        stored = header.nbytes if header else None
+        bytes_predicted = _bytes(predicted.get(name), stored)
+        total += bytes_predicted or 0
+        if bytes_predicted != stored:
+            rows.append(ByteRow(name=name, predicted=bytes_predicted, stored=stored))
+    return MemoryFact(
+        rows=tuple(rows),
+        predicted_bytes=total,
+        stored_bytes=checkpoint.total_bytes,
+        baseline_bytes=_dense_bytes(baseline) if baseline else None,
+        source="baseline" if baseline is not None else "checkpoint",
+    )
+
+
+def _bytes(expected: ExpectedTensor | int | None, stored: int | None) -> int | None:
+    if expected is None or isinstance(expected, int):
+        return expected
+    if expected.optional and stored is None:
+        return None
+    if expected.nbytes is None:
+        return stored if stored is not None and stored <= expected.max_bytes else expected.max_bytes
+    return expected.nbytes
+
+
+def _from_checkpoint(
+    checkpoint: Checkpoint, weights: tuple[StoredWeight, ...]
+) -> Iterator[tuple[str, ExpectedTensor | int]]:
+    """Packed weights by the layout of their own dense shape; dense tensors as they are."""
+    parts = {tensor.name: tensor for weight in weights for tensor in weight.expected}
+    yield from parts.items()
+    yield from ((name, header.nbytes) for name, header in checkpoint.tensors.items() if name not in parts)
+
+
+def _from_baseline(
+    checkpoint: Checkpoint,
+    baseline: Checkpoint,
+    weights: tuple[StoredWeight, ...],
+    modules: tuple[ModuleFact, ...],
+    method: Method | None,
+) -> Iterator[tuple[str, ExpectedTensor | int]]:
+    """Every tensor of the baseline in the form that the declared method gives it."""
+    tied = architecture_of(checkpoint.config or {}).tied
+    facts = {module.weight: module for module in modules}
+    attributes = {weight.weight: weight.attributes for weight in weights}
+    usual = attributes[weights[0].weight] if weights else {}
+    names = _names(checkpoint, baseline)
+    for name, header in baseline.tensors.items():
+        here = names.get(name, name)
+        fact = facts.get(here)
+        if here in tied and here not in checkpoint.tensors:
+            continue
+        wanted = fact is not None and (fact.wanted if fact.wanted is not None else fact.quantized)
+        if wanted and method is not None and len(header.shape) > 1 and (attributes or method.declared({})):
+            settings = attributes.get(here) or usual or method.declared({})
+            yield from ((part.name, part) for part in method.layout(here, _as_stored(header, fact), settings))
+        else:
+            yield here, _dense_size(header, checkpoint, baseline)
+
+
+def _names(checkpoint: Checkpoint, baseline: Checkpoint) -> Mapping[str, str]:
+    """Baseline tensor name -> the checkpoint's name for it, where the two differ by the base model's prefix."""
+    pairs = ((name, counterpart(name, baseline.tensors)) for name in checkpoint.tensors)
+    return {there: here for here, there in pairs if there is not None}
+
+
+def _as_stored(header: TensorHeader, fact: ModuleFact | None) -> tuple[int, ...]:
+    """Conv1D weights are stored transposed once quantized; the packed shape tells."""
+    flipped = header.shape[::-1]
+    return flipped if fact is not None and fact.shape == flipped else header.shape
+
+
+def _dense_size(header: TensorHeader, checkpoint: Checkpoint, baseline: Checkpoint) -> int:
+    """A dense tensor takes the checkpoint's dtype, unless the baseline already held it in a dtype of its own."""
+    there, here = _config_dtype(baseline), _config_dtype(checkpoint)
+    special = header.dtype not in FLOATS or there is None or header.dtype != CODES.get(there)
+    if special or here is None:
+        return header.nbytes
+    return math.prod(header.shape) * ITEM_BYTES[here]
+
+
+def _config_dtype(checkpoint: Checkpoint) -> str | None:
+    config = checkpoint.config or {}
+    dtype = config.get("dtype", config.get("torch_dtype"))
+    return dtype if isinstance(dtype, str) and dtype in ITEM_BYTES else None
+
+
+def _dense_bytes(baseline: Checkpoint) -> int:
+    """Bytes of the baseline with tied weights counted once, as they are in memory."""
+    tied = architecture_of(baseline.config or {}).tied
+    stored = baseline.tensors
+    return sum(
+        header.nbytes
+        for name, header in stored.items()
+        if not (name in tied and counterpart(tied[name], stored) is not None)
+    )

@@ -1,0 +1,93 @@
+"""Saving a loaded model and loading it again: what is lost, what is changed.
+
+The save happens before any forward: on CPUs with AVX512-BF16 a forward repacks bitsandbytes' 4-bit weights in place,
+and a save after it writes a 16-bit absmax of another shape that loads without a message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from checker.facts import RoundtripFacts
+from checker.probes.load import one_line, raise_environment_fault
+
+Digests: TypeAlias = dict[str, str]
+NOTE = (
+    "transformers cannot save this method's weights in their original form once loaded (NotImplementedError from its "
+    "reverse conversion); saved with save_original_format=False instead"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Saved:
+    """Where a model was saved, or why it was not."""
+
+    folder: Path
+    note: str = ""
+    flaw: str = ""
+    detail: str = ""
+
+
+def try_save(model: Any, folder: Path) -> Saved:
+    """Save a loaded quantized model; in another form, with a note, where the original one cannot be kept.
+
+    ``save_pretrained`` reverts every conversion of loading, and several methods (bitsandbytes among them) define no way
+    back: NotImplementedError (transformers/core_model_loading.py).
+
+    Raises:
+        Unavailable: the disk is full, or memory is short.
+    """
+    try:
+        try:
+            model.save_pretrained(folder)
+        except NotImplementedError:
+            model.save_pretrained(folder, save_original_format=False)
+            return Saved(folder=folder, note=NOTE)
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+        raise_environment_fault(error)
+        return Saved(folder=folder, flaw=f"cannot be saved again: {one_line(error)}", detail=traceback.format_exc())
+    return Saved(folder=folder)
+
+
+def digest_state(model: Any) -> Digests:
+    """A digest of dtype, shape and bytes of every entry of ``state_dict()``; two models are never held at once."""
+    entries = model.state_dict()
+    with ThreadPoolExecutor(max_workers=4) as pool:  # hashing releases the interpreter
+        return dict(zip(entries, pool.map(_digest, entries.values()), strict=True))
+
+
+def _digest(value: Any) -> str:
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return repr(value)
+    data = value.detach().cpu().contiguous()
+    digest = hashlib.blake2b(data.reshape(-1).view(torch.uint8).numpy(), digest_size=16)
+    return f"{data.dtype} {list(data.shape)} {digest.hexdigest()}"
+
+
+def compare(before: Digests, after: Digests, logits: tuple[Any, Any], note: str) -> RoundtripFacts:
+    """The differences between two loads, by digests of their state and by their logits, [positions, vocabulary]."""
+    import torch
+
+    first, second = logits
+    equal = bool(torch.equal(first, second)) or bool(torch.equal(first.isnan(), second.isnan()) and _same(first, second))
+    return RoundtripFacts(
+        missing=tuple(sorted(before.keys() - after.keys())),
+        added=tuple(sorted(after.keys() - before.keys())),
+        changed=tuple(sorted(name for name in before.keys() & after.keys() if before[name] != after[name])),
+        logit_difference=0.0 if equal else float((first - second).abs().nan_to_num(nan=float("inf")).max()),
+        logits_equal=equal,
+        note=note,
+    )
+
+
+def _same(first: Any, second: Any) -> bool:
+    """Equal where neither is NaN; that a model gives NaN is for outputs.finite to say."""
+    known = ~first.isnan()
+    return bool((first[known] == second[known]).all())

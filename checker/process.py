@@ -1,0 +1,141 @@
+"""The parent's handle on one worker process: start it, give it a job, read its events, end it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from checker.domain import ErrorKind
+from checker.protocol import JOB, LONGEST_LINE, Doing, Ended, Finished, Job, Known, Started, parse_event
+
+WorkerEvent = Started | Finished | Known | Doing | Ended
+TAIL_BYTES = 4000  # of a dead worker's output, for --verbose
+SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "GITHUB_TOKEN", "ACTIONS_RUNTIME_TOKEN")
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+class WorkerDied(Exception):  # noqa: N818 - an event of the worker's life, handled by the runner
+    """The worker ended before its job did; ``kind`` and message say how, ``detail`` holds its last output."""
+
+    def __init__(self, kind: ErrorKind, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.detail = detail
+
+
+class WorkerProcess:
+    """One fresh interpreter in a process group of its own, offline, without tokens, with a pipe of its own.
+
+    Started ahead of its job it imports torch while the worker before it still runs.
+    """
+
+    def __init__(self, *, preload: bool) -> None:
+        self._read, write = os.pipe()
+        self._log = tempfile.TemporaryFile()
+        command = [sys.executable, "-P", "-m", "checker.worker", str(write), *(["preload"] if preload else [])]
+        environment = {key: value for key, value in os.environ.items() if key not in SECRETS}
+        root = str(Path(__file__).resolve().parent.parent)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            pass_fds=(write,),
+            start_new_session=True,
+            env=environment | OFFLINE | {"PYTHONPATH": root},
+        )
+        os.close(write)
+
+    @property
+    def pid(self) -> int:
+        """Process id, also that of its group."""
+        return self._process.pid
+
+    def judge(self, job: Job, timeout: float | None) -> Iterator[WorkerEvent]:
+        """Give the job and yield the events of the worker, ``Ended`` last.
+
+        Raises:
+            WorkerDied: it crashed, was killed, ran out of time, or said something that is no event.
+        """
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # a worker that is dead already says so below
+            self._process.stdin.write(JOB.dump_json(job) + b"\n")
+            self._process.stdin.close()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for line in self._lines(deadline, timeout):
+            try:
+                event = parse_event(line)
+            except ValueError as error:
+                raise WorkerDied(ErrorKind.INTERNAL, str(error), self._tail()) from None
+            yield event
+            if isinstance(event, Ended):
+                return
+        raise self._obituary()
+
+    def _lines(self, deadline: float | None, timeout: float | None) -> Iterator[bytes]:
+        buffer = bytearray()
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                message = f"the cell's time limit of {timeout:g} s ran out; raise timeout, or use a lesser depth"
+                raise WorkerDied(ErrorKind.TIMEOUT, message, self._tail())
+            ready, _, _ = select.select([self._read], [], [], left)
+            if not ready:
+                continue
+            data = os.read(self._read, 1 << 16)
+            if not data:
+                return
+            buffer += data
+            while (end := buffer.find(b"\n")) >= 0:
+                yield bytes(buffer[:end])
+                del buffer[: end + 1]
+            if len(buffer) > LONGEST_LINE:
+                raise WorkerDied(ErrorKind.INTERNAL, "a worker sent a line that is too long", self._tail())
+
+    def _obituary(self) -> WorkerDied:
+        """How the process ended, in one sentence."""
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return WorkerDied(ErrorKind.CRASH, "the worker closed its pipe and went on; it was ended", self._tail())
+        if code < 0:
+            name = signal.Signals(-code).name
+            more = "; the system may have been out of memory" if -code == signal.SIGKILL else ""
+            return WorkerDied(ErrorKind.CRASH, f"the worker was ended by signal {name}{more}", self._tail())
+        return WorkerDied(ErrorKind.CRASH, f"the worker ended with exit code {code}", self._tail())
+
+    def _tail(self) -> str:
+        self._log.flush()
+        size = os.fstat(self._log.fileno()).st_size
+        data = os.pread(self._log.fileno(), TAIL_BYTES, max(0, size - TAIL_BYTES))
+        return data.decode("utf-8", errors="backslashreplace").strip()
+
+    def close(self) -> None:
+        """End the whole process group and free what belongs to it; harmless when it has ended already."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in a driver: go on without it
+            self._process.wait(timeout=5)
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+        if self._read >= 0:
+            os.close(self._read)
+            self._read = -1
+        self._log.close()

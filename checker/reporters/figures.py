@@ -1,0 +1,216 @@
+"""What the reports for people have in common: how a figure reads, what a cell's measurements say, what goes together.
+
+Measurements may come from a report that somebody else wrote, so nothing is assumed about their shape.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from checker.domain import CellResult, CheckResult, ExitCode, Finding, Json, Outcome, RunResult, Severity
+from checker.reporters.escape import one_line
+from checker.reporters.json_v1 import non_finite, plain, totals
+
+VERDICTS = {
+    ExitCode.PASSED: "passed",
+    ExitCode.FAILED: "failed",
+    ExitCode.USAGE: "nothing was run",
+    ExitCode.UNVERIFIED: "not verified",
+    ExitCode.NOTHING_CHECKED: "nothing checked",
+    ExitCode.HANGUP: "interrupted",
+    ExitCode.INTERRUPTED: "interrupted",
+    ExitCode.TERMINATED: "interrupted",
+}
+_MEANINGS = {
+    ExitCode.PASSED: "every check passed",
+    ExitCode.FAILED: "at least one check failed",
+    ExitCode.USAGE: "wrong usage or matrix, nothing was run",
+    ExitCode.UNVERIFIED: "no check failed, but something could not be verified",
+    ExitCode.NOTHING_CHECKED: "nothing was checked",
+    ExitCode.HANGUP: "interrupted by SIGHUP",
+    ExitCode.INTERRUPTED: "interrupted by SIGINT",
+    ExitCode.TERMINATED: "interrupted by SIGTERM",
+}
+_TOTALS = {
+    "pass": "passed",
+    "warn": "with warnings",
+    "fail": "failed",
+    "error": "not verified",
+    "skip": "skipped",
+}
+_INFINITY = non_finite(math.inf)
+_VALUE_LIMIT = 200
+_LONG, _MINUTE, _HOUR = 1000, 60, 3600  # seconds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """Bytes stored over bytes of the baseline; the bytes themselves when they are known."""
+
+    ratio: float
+    stored: float | None = None
+    baseline: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Same:
+    """Checks of one cell that have no verdict, or do not apply, for one and the same reason."""
+
+    checks: tuple[CheckResult, ...]
+    kind: str  # an error's kind, or "" for a skip
+    reason: str
+    detail: str = ""
+
+
+def value(observed: Json, unit: str = "") -> str:
+    """A figure as people read it: four significant digits, its unit behind it, nothing for nothing."""
+    if observed is None:
+        return ""
+    text = _value(observed)
+    return f"{text} {unit}" if unit else text
+
+
+def duration(seconds: float) -> str:
+    """``0.4 s``, ``101 s``, ``30 min``, ``2.1 h``: short enough for a column."""
+    if seconds < 9.95:  # noqa: PLR2004 - beyond, a decimal tells nothing
+        return f"{seconds:.1f} s"
+    if seconds < _LONG:
+        return f"{seconds:.0f} s"
+    return f"{seconds / _MINUTE:.0f} min" if seconds < 2 * _HOUR else f"{seconds / _HOUR:.1f} h"
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units, as model files are advertised."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:  # noqa: PLR2004 - the step of these units
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def memory(cell: CellResult) -> Memory | None:
+    """What ``memory.ratio`` measured, or None when it did not run."""
+    measured = cell.measurements.get("memory.ratio")
+    if not isinstance(measured, Mapping):
+        return None
+    stored, baseline = _number(measured.get("stored_bytes")), _number(measured.get("baseline_bytes"))
+    if stored is not None and baseline:
+        return Memory(ratio=stored / baseline, stored=stored, baseline=baseline)
+    ratio = _number(measured.get("observed"))
+    return None if ratio is None else Memory(ratio=ratio)
+
+
+def worst_layer(cell: CellResult) -> tuple[str, float] | None:
+    """The layer whose error is the largest multiple R of what its scales and codes predict."""
+    rows = cell.measurements.get("weights")
+    if not isinstance(rows, list | tuple):
+        return None
+    layers = [(_ratio(row.get("R")), str(row.get("layer", ""))) for row in rows if isinstance(row, Mapping)]
+    known = [(figure, layer) for figure, layer in layers if figure is not None]
+    if not known:
+        return None
+    figure, layer = max(known, key=lambda row: row[0])
+    return layer, figure
+
+
+def notes(cell: CellResult) -> list[str]:
+    """Remarks that are neither findings nor figures, one line each."""
+    lines = cell.measurements.get("notes")
+    if not isinstance(lines, list | tuple):
+        return []
+    return [one_line(str(line)) for line in lines if str(line).strip()]
+
+
+def totals_sentence(run: RunResult) -> str:
+    """``5 cells: 1 passed, 2 failed, 2 skipped``."""
+    counts = totals(run)
+    parts = [f"{counts[key]} {word}" for key, word in _TOTALS.items() if counts[key]]
+    return f"{plural(counts['cells'], 'cell')}{': ' if parts else ''}{', '.join(parts)}"
+
+
+def exit_meaning(run: RunResult) -> str:
+    """What the exit code says about this run."""
+    code = run.exit_code
+    outcomes = {cell.outcome for cell in run.cells}
+    if code is ExitCode.PASSED and not outcomes:
+        return "this shard is empty"
+    if code is ExitCode.PASSED and Outcome.WARN in outcomes:
+        return "no check failed"
+    if code is ExitCode.FAILED and Outcome.FAIL not in outcomes:
+        return "warnings, and warnings were asked to fail"
+    return _MEANINGS[code]
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 check``, ``2 checks``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def ranked(findings: Iterable[Finding]) -> list[Finding]:
+    """Failures, then warnings, then what is waived; each in the order in which the check gave them."""
+    return sorted(findings, key=lambda finding: (finding.waived is not None, finding.severity is Severity.WARN))
+
+
+def label(finding: Finding) -> str:
+    """``fail``, ``warn`` or ``waived``."""
+    return "waived" if finding.waived is not None else finding.severity.value
+
+
+def comparison(finding: Finding) -> str:
+    """``observed 2.13, limit 1.2``, as far as the finding has them."""
+    parts = (("observed", value(finding.observed, finding.unit)), ("limit", value(finding.limit, finding.unit)))
+    return ", ".join(f"{name} {text}" for name, text in parts if text)
+
+
+def by_outcome(checks: Iterable[CheckResult]) -> dict[Outcome, list[CheckResult]]:
+    """The checks of each outcome, every outcome there, the worst first."""
+    groups: dict[Outcome, list[CheckResult]] = {outcome: [] for outcome in Outcome}
+    for check in checks:
+        groups[check.outcome].append(check)
+    return groups
+
+
+def unverified(checks: Iterable[CheckResult]) -> list[Same]:
+    """The errors of a cell, those of one kind and message together: a worker that dies takes many checks with it."""
+    groups: dict[tuple[str, str], list[CheckResult]] = {}
+    details: dict[tuple[str, str], str] = {}
+    for check in checks:
+        if check.error is not None:
+            key = (check.error.kind.value, check.error.message)
+            groups.setdefault(key, []).append(check)
+            details.setdefault(key, check.error.detail)
+    return [Same(checks=tuple(groups[key]), kind=key[0], reason=key[1], detail=details[key]) for key in groups]
+
+
+def skipped(checks: Iterable[CheckResult]) -> list[Same]:
+    """The skips of a cell, those of one reason together."""
+    groups: dict[str, list[CheckResult]] = {}
+    for check in checks:
+        if check.outcome is Outcome.SKIP:
+            groups.setdefault(check.skip_reason or "", []).append(check)
+    return [Same(checks=tuple(checks), kind="", reason=reason) for reason, checks in groups.items()]
+
+
+def _value(observed: Json) -> str:
+    if isinstance(observed, str):
+        text = observed
+    elif isinstance(observed, float):
+        text = f"{observed:.4g}" if math.isfinite(observed) else non_finite(observed)
+    else:
+        text = json.dumps(plain(observed), ensure_ascii=False)
+    return one_line(text, _VALUE_LIMIT)
+
+
+def _number(figure: Json) -> float | None:
+    if isinstance(figure, bool) or not isinstance(figure, int | float) or not math.isfinite(figure):
+        return None
+    return float(figure)
+
+
+def _ratio(figure: Json) -> float | None:
+    """Infinite as well, whether it comes from a check or from a report, where it is a name."""
+    number = _number(figure)
+    return math.inf if number is None and figure in (math.inf, _INFINITY) else number

@@ -1,0 +1,167 @@
+"""The step summary: GitHub-flavoured markdown, a verdict first, then one table, then what is wrong.
+
+A summary over a mebibyte is dropped whole by the runner, hence a budget, spent by whole rows and blocks. Foreign
+strings stand in code spans only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from checker.domain import CellResult, CheckResult, Environment, ExitCode, Finding, Outcome, RunResult
+from checker.reporters import figures
+from checker.reporters.escape import markdown, markdown_cell
+
+_BUDGET = 900_000  # bytes
+_CLOSING = 200  # bytes kept for the lines that say what was left out
+_TABLE_SHARE = 2  # the table may take one part in so many
+_ROWS = 10  # findings shown of one check
+_NAMES = 6  # checks named where several share a reason
+_NAME_LIMIT = 120
+_MARKS = {
+    Outcome.PASS: "✅ pass",
+    Outcome.WARN: "⚠️ warn",
+    Outcome.FAIL: "❌ fail",
+    Outcome.ERROR: "🚫 not verified",
+    Outcome.SKIP: "⏭️ skip",
+}
+_HEADLINES = {ExitCode.PASSED: "✅", ExitCode.FAILED: "❌"}
+
+
+def render(run: RunResult, budget: int = _BUDGET) -> str:
+    """The summary, at most ``budget`` bytes of it (900 kB unless told otherwise)."""
+    parts = [_heading(run)]
+    foot = _environment(run.environment)
+    room = budget - _CLOSING - sum(_bytes(part) for part in (*parts, foot))
+    if run.cells:
+        table = "\n".join(_table(run.cells, min(room, budget // _TABLE_SHARE)))
+        parts.append(table)
+        room -= _bytes(table)
+    worst_first = sorted(run.cells, key=lambda cell: list(Outcome).index(cell.outcome))
+    blocks = [block for cell in worst_first for block in _blocks(cell)]
+    for number, block in enumerate(blocks):
+        room -= _bytes(block)
+        if room < 0:
+            parts.append(f"_{figures.plural(len(blocks) - number, 'more block')} left out: see report.json._")
+            break
+        parts.append(block)
+    return "\n\n".join([*parts, foot]) + "\n"
+
+
+def _bytes(part: str) -> int:
+    return len(part.encode()) + len(b"\n\n")
+
+
+def _heading(run: RunResult) -> str:
+    code = run.exit_code
+    shard = f" Shard {markdown(run.shard)}." if run.shard else ""
+    return (
+        f"## {_HEADLINES.get(code, '🚫')} quant-verify: {figures.VERDICTS[code]}\n\n"
+        f"**{figures.totals_sentence(run)}.**{shard} Exit code {int(code)}: {figures.exit_meaning(run)}."
+    )
+
+
+def _table(cells: Iterable[CellResult], room: int) -> Iterator[str]:
+    yield "| cell | verdict | memory saved | worst layer | time |"
+    yield "|---|---|--:|---|--:|"
+    rows = [_row(cell) for cell in cells]
+    for number, row in enumerate(rows):
+        room -= len(row.encode()) + 1
+        if room < 0:
+            yield f"\n_and {figures.plural(len(rows) - number, 'more cell')}: see report.json._"
+            return
+        yield row
+
+
+def _row(cell: CellResult) -> str:
+    worst = figures.worst_layer(cell)
+    layer = "" if worst is None else f"{markdown_cell(worst[0], _NAME_LIMIT)} R {figures.value(worst[1])}"
+    name = markdown_cell(cell.cell.id, _NAME_LIMIT)
+    time = figures.duration(cell.seconds)
+    return f"| {name} | {_MARKS[cell.outcome]} | {_memory(cell)} | {layer} | {time} |"
+
+
+def _memory(cell: CellResult) -> str:
+    memory = figures.memory(cell)
+    if memory is None:
+        return ""
+    saved = f"{1 - memory.ratio:.0%}"
+    if memory.stored is None or memory.baseline is None:
+        return saved
+    return f"{saved} ({figures.size(memory.baseline)} → {figures.size(memory.stored)})"
+
+
+def _blocks(cell: CellResult) -> Iterator[str]:
+    """What a cell has to say beyond its row: a block per check with findings, a block per reason for no verdict."""
+    blocks = [*_verdicts(cell)]
+    if blocks:
+        again = f", attempt {cell.attempts}" if cell.attempts > 1 else ""
+        yield f"### {_MARKS[cell.outcome]}: {markdown(cell.cell.id, _NAME_LIMIT)}{again}\n\n{blocks[0]}"
+        yield from blocks[1:]
+
+
+def _verdicts(cell: CellResult) -> Iterator[str]:
+    checks = figures.by_outcome(cell.checks)
+    yield from (_findings(check, "❌") for check in checks[Outcome.FAIL])
+    for same in figures.unverified(checks[Outcome.ERROR]):
+        yield _same("🚫", same, f": {same.kind}, {markdown(same.reason)}")
+        yield from (_findings(check, "🚫") for check in same.checks if check.findings)
+    yield from (_findings(check, "⚠️") for check in checks[Outcome.WARN])
+    yield from (_findings(check, "☑️") for check in checks[Outcome.PASS] if check.findings)  # waived ones
+    troubled = checks[Outcome.FAIL] or checks[Outcome.ERROR] or checks[Outcome.WARN] or not checks[Outcome.PASS]
+    for same in figures.skipped(checks[Outcome.SKIP] if troubled else ()):
+        yield _same("⏭️", same, f" skipped: {markdown(same.reason)}")
+    if notes := figures.notes(cell):
+        more = [f"- and {len(notes) - _ROWS} more: see report.json"] if len(notes) > _ROWS else []
+        yield "\n".join([*(f"- Note: {markdown(note)}" for note in notes[:_ROWS]), *more])
+
+
+def _findings(check: CheckResult, mark: str) -> str:
+    """The findings of one check as a table, the worst ten of them, and each hint once."""
+    findings = figures.ranked(check.findings)
+    lines = [
+        f"{mark} **{markdown(check.id)}**: {figures.plural(len(findings), 'finding')}",
+        "",
+        "| | tensor or module | finding | observed | limit |",
+        "|---|---|---|--:|--:|",
+    ]
+    lines += [_finding(finding) for finding in findings[:_ROWS]]
+    hints = dict.fromkeys(finding.hint for finding in findings if finding.hint)
+    if len(findings) > _ROWS:
+        lines += ["", f"and {len(findings) - _ROWS} more: see report.json"]
+    lines.append("")
+    lines += [f"- 💡 {markdown(hint, 1_000)}" for hint in list(hints)[:_ROWS]]
+    return "\n".join(lines).rstrip("\n")
+
+
+def _finding(finding: Finding) -> str:
+    waived = finding.waived
+    message = markdown_cell(finding.message)
+    if waived is not None:
+        message += f" waived until {waived.until.isoformat()}: {markdown_cell(waived.reason)}"
+    cells = (
+        figures.label(finding),
+        markdown_cell(finding.where, _NAME_LIMIT) if finding.where else "",
+        message,
+        _figure(figures.value(finding.observed, finding.unit)),
+        _figure(figures.value(finding.limit, finding.unit)),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _figure(text: str) -> str:
+    return markdown_cell(text) if text else ""
+
+
+def _same(mark: str, same: figures.Same, predicate: str) -> str:
+    names = ", ".join(markdown(check.id) for check in same.checks[:_NAMES])
+    more = len(same.checks) - _NAMES
+    return f"{mark} {names}{f' and {more} more' if more > 0 else ''}{predicate}"
+
+
+def _environment(environment: Environment) -> str:
+    facts = {"python": environment.python, "device": environment.device, "driver": environment.driver or ""}
+    rows = [f"| {name} | {_figure(text)} |" for name, text in facts.items() if text]
+    rows += [f"| {markdown_cell(name)} | {_figure(version)} |" for name, version in environment.packages.items()]
+    head = ["<details><summary>Environment</summary>", "", "| | version |", "|---|---|"]
+    return "\n".join([*head, *rows[:100], "", "</details>"])
