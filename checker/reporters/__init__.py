@@ -18,7 +18,7 @@ def write_reports(run: RunResult, folder: Path) -> None:
     Called after every check, so that a run which is killed leaves the reports of all it knew.
 
     Raises:
-        Unavailable: the folder cannot be made or written; names the path and the reason.
+        Unavailable: the folder cannot be made or written; names it and the reason.
     """
     from checker.reporters import json_v1, junit, summary
 
@@ -28,7 +28,7 @@ def write_reports(run: RunResult, folder: Path) -> None:
         for name, text in texts.items():
             _replace(folder / name, text)
     except OSError as error:
-        raise Unavailable(f"cannot write the reports to {error.filename or folder}: {error.strerror}") from error
+        raise Unavailable(f"cannot write the reports to {folder}: {error.strerror or error}") from error
 
 
 def _replace(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from checker.domain import (
@@ -115,3 +116,6 @@ runs = st.builds(
     fail_on=st.sampled_from(Severity),
     interrupted=st.none() | st.sampled_from([ExitCode.HANGUP, ExitCode.INTERRUPTED, ExitCode.TERMINATED]),
 )
+
+patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""For tests of whole runs: the first one imports a library, and a busy machine is no fault of ours."""

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reporters_any_run import runs
+from reporters_any_run import patiently, runs
 from reporters_runner import commands, lines
 
 from checker.domain import (
@@ -122,6 +122,7 @@ def test_nothing_wrong_nothing_said(run: RunResult) -> None:
 
 
 @given(runs, st.none() | st.just("/w"))
+@patiently
 def test_any_run_makes_our_commands_and_no_other(run: RunResult, workspace: str | None) -> None:
     text = github.render(run, workspace)
     for line in lines(text)[:-1]:

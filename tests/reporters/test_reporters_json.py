@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from reporters_any_run import runs
+from reporters_any_run import patiently, runs
 
 import checker
 from checker.domain import Environment, ExitCode, ModelRef, RunResult, Severity
@@ -145,6 +145,7 @@ def test_a_report_that_breaks_the_schema_is_refused(
 
 
 @given(runs)
+@patiently
 def test_any_run_comes_back(run: RunResult) -> None:
     text = render(run)
     strict = json.loads(text, parse_constant=pytest.fail)

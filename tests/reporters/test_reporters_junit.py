@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given
-from reporters_any_run import runs
+from reporters_any_run import patiently, runs
 from reporters_reading import junit_counts
 
 from checker.domain import CellResult, CheckResult, Finding, RunResult, Severity
@@ -122,6 +122,7 @@ def test_verify_finds_what_a_consumer_would_stumble_over(text: str, message: str
 
 
 @given(runs)
+@patiently
 def test_any_run_makes_a_report_that_two_parsers_agree_on(run: RunResult) -> None:
     text = junit.render(run)
     junit.verify(text)

@@ -7,7 +7,7 @@ import re
 
 import pytest
 from hypothesis import given
-from reporters_any_run import runs
+from reporters_any_run import patiently, runs
 from reporters_reading import html, outside_code
 
 from checker.domain import CheckResult, Environment, ExitCode, Finding, RunResult, Severity
@@ -86,6 +86,7 @@ def test_no_packages_no_driver(run: RunResult) -> None:
 
 
 @given(runs)
+@patiently
 def test_any_run_is_shown_without_a_trace_of_foreign_html(run: RunResult) -> None:
     shown = outside_code(html(summary.render(run)))
     assert {tag.lower() for tag in re.findall(r"</?([^\s>/]+)[^>]*>", shown)} <= _OURS

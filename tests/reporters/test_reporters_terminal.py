@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reporters_any_run import runs
+from reporters_any_run import patiently, runs
 from reporters_reading import table_text
 from reporters_runner import commands
 from rich.console import Console
@@ -129,11 +129,13 @@ def test_values(observed: Any, unit: str, text: str) -> None:
 
 
 @given(runs, st.integers(20, 130), st.booleans(), st.booleans())
+@patiently
 def test_any_table_holds_no_command(run: RunResult, width: int, verbose: bool, color: bool) -> None:
     assert not commands(table_text(run, width, verbose=verbose, color=color))
 
 
 @given(runs, st.booleans())
+@patiently
 def test_any_log_holds_no_command(run: RunResult, verbose: bool) -> None:
     file = io.StringIO()
     with Progress(Console(file=file, width=40), verbose=verbose) as progress:

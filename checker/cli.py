@@ -1,0 +1,213 @@
+"""The commands: parse, build, run, exit. What they do stands in ``checker.commands``, imported by the one that runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import click
+
+from checker import __version__
+from checker.domain import Depth, ExitCode
+from checker.errors import MatrixError, Unavailable, UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+MATRIX = "quant-verify.yml"
+MAX_JOBS = 256  # of one workflow matrix
+
+
+def option(name: str, **settings: Any) -> Callable[[F], F]:
+    """A click option with its environment variable: ``--report-dir`` is ``QUANT_VERIFY_REPORT_DIR``."""
+    variable = "QUANT_VERIFY_" + name.removeprefix("--").replace("-", "_").upper()
+    return click.option(name, envvar=variable, show_envvar=True, **settings)
+
+
+def run_options(function: F) -> F:
+    """The options that ``run`` and ``check`` share; they reach the command as one dictionary."""
+    for decorate in reversed(
+        (
+            option("--depth", type=click.Choice(list(Depth)), help="How far to go; see the README."),
+            option("--select", multiple=True, metavar="CHECK", help="Only these checks: globs, comma lists."),
+            option("--ignore", multiple=True, metavar="CHECK", help="Not these checks: globs, comma lists."),
+            option("--only", multiple=True, metavar="CELL", help="Only these cells: globs, comma lists."),
+            option("--shard", metavar="I/N", help="The I-th of N parts of the cells."),
+            option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N."),
+            option("--jobs", default="auto", metavar="N|auto", help="Cells at a time; auto: one for each GPU."),
+            option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Limit of one cell."),
+            option("--offline", is_flag=True, help="Nothing is fetched; what is not cached is an error."),
+            option("--trust-remote-code", is_flag=True, help="For models whose matrix entry allows it as well."),
+            option("--weights", type=click.Choice(["auto", "sampled", "full", "off"]), help="How many weights to read."),
+            option("--require-pinned", is_flag=True, help="Every Hub revision must be a full commit."),
+            option("--report-dir", metavar="DIR", help="Where junit.xml, report.json and summary.md go."),
+            option("--fail-on", type=click.Choice(["fail", "warn"]), default="fail", help="What makes the exit code 1."),
+            option("--annotations", type=click.Choice(["auto", "always", "never"]), default="auto",
+                   help="Workflow commands and step summary; auto: inside a GitHub workflow."),
+            option("--format", type=click.Choice(["text", "json"]), default="text", help="What goes to stdout."),
+            option("--quiet", is_flag=True, help="No progress."),
+            option("--verbose", is_flag=True, help="Tracebacks, passed checks, every finding."),
+        )
+    ):  # fmt: skip
+        function = decorate(function)
+    return function
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="quant-verify")
+def cli() -> None:
+    """Is this model really quantized, as declared, and does it still behave?
+
+    Exit code: 0 all passed, 1 a check failed, 2 wrong usage, 3 something could not be verified, 4 nothing was checked.
+    """
+
+
+@cli.command()
+@click.argument("matrix", default=MATRIX, envvar="QUANT_VERIFY_MATRIX")
+@run_options
+def run(matrix: str, **options: Any) -> ExitCode:
+    """Run the suite over MATRIX (quant-verify.yml)."""
+    from checker.commands.run import run_matrix
+
+    options["report_dir"] = options["report_dir"] or "quant-verify-report"
+    return run_matrix(matrix, options)
+
+
+@cli.command()
+@click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT...")
+@option("--baseline", metavar="REF|auto", help="The full-precision model; auto: the model card's base_model.")
+@run_options
+def check(checkpoints: tuple[str, ...], baseline: str | None, **options: Any) -> ExitCode:
+    """Judge checkpoints without a matrix: folders (./model), globs, or Hub ids.
+
+    At its default depth, static, neither torch nor a GPU is needed.
+    """
+    from checker.commands.run import run_checkpoints
+
+    return run_checkpoints(checkpoints, baseline, options)
+
+
+@cli.command()
+@click.argument("matrix", default=MATRIX, envvar="QUANT_VERIFY_MATRIX")
+@option("--max-jobs", type=click.IntRange(1, MAX_JOBS), default=MAX_JOBS, help="At most this many jobs.")
+@option("--only", multiple=True, metavar="CELL", help="Only these cells: globs, comma lists.")
+def plan(matrix: str, max_jobs: int, only: tuple[str, ...]) -> ExitCode:
+    """Print the jobs of MATRIX as one line of JSON, for fromJSON in a workflow. Opens no checkpoint, no network."""
+    from checker.commands.run import plan_matrix
+
+    return plan_matrix(matrix, max_jobs, only)
+
+
+@cli.command()
+@click.argument("reports", nargs=-1, required=True, metavar="REPORT.json...")
+@option("--report-dir", default="quant-verify-report", metavar="DIR", help="Where the joined reports go.")
+@option("--annotations", type=click.Choice(["auto", "always", "never"]), default="auto", help="Workflow commands.")
+@option("--format", type=click.Choice(["text", "json"]), default="text", help="What goes to stdout.")
+@option("--verbose", is_flag=True, help="Tracebacks, passed checks, every finding.")
+def merge(reports: tuple[str, ...], **options: Any) -> ExitCode:
+    """Join the reports of several jobs into one set, with the exit code of an undivided run."""
+    from checker.commands.merge import merge_reports
+
+    return merge_reports(reports, options)
+
+
+@cli.command()
+@click.argument("config")
+@option("--quantization", metavar="JSON", help="A quantization_config; default: the bitsandbytes variants.")
+@option("--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), help="Of the dense model; default: its own.")
+@option("--format", type=click.Choice(["text", "json"]), default="text", help="What goes to stdout.")
+def estimate(config: str, quantization: str | None, dtype: str | None, **options: Any) -> ExitCode:
+    """Predict bytes and ratios from CONFIG alone: a config.json or a folder that holds one. Loads no weights."""
+    from checker.commands.estimate import estimate_config
+
+    return estimate_config(config, quantization, dtype, as_json=options["format"] == "json")
+
+
+@cli.command()
+@click.argument("check_id", required=False, metavar="[ID]")
+def explain(check_id: str | None) -> ExitCode:
+    """The catalogue of checks; with an ID, what the check asks, why, and its limits."""
+    from checker.commands.catalogue import explain_checks
+
+    return explain_checks(check_id)
+
+
+@cli.command()
+@click.argument("method_id", required=False, metavar="[ID]")
+def methods(method_id: str | None) -> ExitCode:
+    """The catalogue of quantization methods; with an ID, how it stores a weight."""
+    from checker.commands.catalogue import list_methods
+
+    return list_methods(method_id)
+
+
+@cli.command()
+@option("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
+def doctor(device: str) -> ExitCode:
+    """Device, driver and versions; calls a real kernel; says what to do about what is missing."""
+    from checker.commands.doctor import examine
+
+    return examine(device)
+
+
+@cli.command()
+@click.option("--force", is_flag=True, help="Write over files that exist.")
+def init(*, force: bool) -> ExitCode:
+    """Write a first matrix file and a workflow into the current folder."""
+    from checker.commands.init import write_first_files
+
+    return write_first_files(Path.cwd(), force=force)
+
+
+@cli.command()
+@click.option("--rebuild", is_flag=True, help="Make the demo's models anew.")
+@run_options
+def demo(*, rebuild: bool, **options: Any) -> ExitCode:
+    """Run the suite on a small real language model, offline: two healthy cells, and one that must fail."""
+    from checker.commands.demo import run_demo
+
+    return run_demo(options, rebuild=rebuild)
+
+
+def main() -> None:
+    """Run the command line and exit with the code of design §5; a crash of ours is 3, never 1."""
+    sys.excepthook = _crash
+    try:
+        code = cli.main(standalone_mode=False)
+    except MatrixError as error:
+        for mistake in error.mistakes:
+            _say(str(mistake))
+        code = ExitCode.USAGE
+    except UsageError as error:
+        _say(str(error))
+        code = ExitCode.USAGE
+    except Unavailable as error:
+        _say(str(error))
+        code = ExitCode.UNVERIFIED
+    except click.ClickException as error:
+        error.show()
+        code = ExitCode.USAGE
+    except click.exceptions.Abort:
+        code = ExitCode.INTERRUPTED
+    except BrokenPipeError:  # the reader of stdout went away; what we had to say is in the reports
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.UNVERIFIED
+    sys.exit(int(code or 0))
+
+
+def _say(text: str) -> None:
+    from checker.reporters import escape
+
+    sys.stderr.write(f"quant-verify: {escape.log(text)}\n")
+
+
+def _crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """The last resort: one sentence (the traceback with --verbose) and exit code 3."""
+    _say(f"internal error, please report it: {kind.__name__}: {error}")
+    if "--verbose" in sys.argv or os.environ.get("QUANT_VERIFY_VERBOSE"):
+        traceback.print_exception(kind, error, trace)
+    sys.stderr.flush()
+    os._exit(int(ExitCode.UNVERIFIED))

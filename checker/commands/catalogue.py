@@ -1,0 +1,58 @@
+"""``explain`` and ``methods``: the catalogues, straight from the docstrings, so that they cannot go stale."""
+
+from __future__ import annotations
+
+import sys
+
+from checker.domain import ExitCode
+from checker.errors import UsageError
+from checker.registry import Check, Method, all_checks, all_methods, did_you_mean
+
+
+def explain_checks(check_id: str | None) -> ExitCode:
+    """The table of checks, or the documentation of one."""
+    checks = all_checks()
+    if check_id is None:
+        width = max(len(item.id) for item in checks)
+        lines = [f"{item.id:<{width}}  {item.depth:<6}  {item.summary}" for item in checks]
+        sys.stdout.write("\n".join([*lines, "", "quant-verify explain ID says more about one of them.", ""]))
+        return ExitCode.PASSED
+    found = next((item for item in checks if item.id == check_id), None)
+    if found is None:
+        near = did_you_mean(check_id, [item.id for item in checks])
+        raise UsageError(f"no check is called {check_id!r}{near}; quant-verify explain lists them")
+    sys.stdout.write(f"{found.id} (depth {found.depth})\n\n{found.documentation}\n{_limits(found)}")
+    return ExitCode.PASSED
+
+
+def _limits(item: Check) -> str:
+    rows = []
+    for metric, limit in item.limits.items():
+        bars = [f"{name} {value:g}" for name, value in (("warn", limit.warn), ("fail", limit.fail)) if value is not None]
+        rows.append(f"  {item.id}.{metric}: {', '.join(bars)}")
+    return "\nDefault limits:\n" + "\n".join(rows) + "\n" if rows else ""
+
+
+def list_methods(method_id: str | None) -> ExitCode:
+    """The table of methods, or the documentation of one."""
+    methods = all_methods()
+    if method_id is None:
+        sys.stdout.write(method_table(methods))
+        return ExitCode.PASSED
+    found = next((item for item in methods if item.id == method_id), None)
+    if found is None:
+        near = did_you_mean(method_id, [item.id for item in methods])
+        raise UsageError(f"no method is called {method_id!r}{near}; quant-verify methods lists them")
+    sys.stdout.write(f"{found.id} (quant_method: {found.quant_method})\n\n{found.documentation}\nConfig keys:\n")
+    sys.stdout.write("".join(f"  {key}\n" for key in found.keys))
+    return ExitCode.PASSED
+
+
+def method_table(methods: tuple[Method, ...]) -> str:
+    """Markdown table: what can be done with each method."""
+    rows = ["| method | recognise | structure | decode | quantize here | load here |", "|---|---|---|---|---|---|"]
+    for item in methods:
+        abilities = (item.decode, item.config_class, item.inspect_module)
+        marks = " | ".join("yes" if ability is not None else "no" for ability in abilities)
+        rows.append(f"| {item.id} | yes | yes | {marks} |")
+    return "\n".join(rows) + "\n"
