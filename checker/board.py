@@ -79,22 +79,33 @@ class Board:
             entry.measurements[key] = [*entry.measurements.get("notes", []), *value] if key == "notes" else value
         return result
 
+    def again(self, cell_id: str, text: str) -> None:
+        """A second attempt begins: note why, and forget the errors of the first, as all of them may have one cause."""
+        entry = self._entries[cell_id]
+        for check_id, result in entry.checks.items():
+            if result.outcome is Outcome.ERROR:
+                entry.checks[check_id] = CheckResult(id=check_id, error=NOT_YET)
+        self.note(cell_id, text)
+
     def note(self, cell_id: str, text: str) -> None:
         """Add a line to the cell's notes, which every report shows."""
         notes = self._entries[cell_id].measurements.setdefault("notes", [])
         notes.append(text)
 
     def unverified(self, cell_id: str, first: str | None, error: CheckError) -> list[CheckResult]:
-        """The worker is gone: charge ``first`` (the check it was in; None: all) and mark what it never reached."""
+        """The worker is gone: charge ``first`` (the check it was in; None: all) and mark what it never reached.
+
+        Between two checks ``first`` has a result already; then the next one in line is charged.
+        """
         rest = CheckError(kind=ErrorKind.NOT_RUN, message=f"not run: {error.message}")
         entry = self._entries[cell_id]
-        marked = []
-        for check_id, result in entry.checks.items():
-            if result.error is not None and result.error.kind in (ErrorKind.NOT_RUN, error.kind):
-                charged = error if first in (None, check_id) else rest
-                entry.checks[check_id] = replace(result, error=charged)
-                marked.append(entry.checks[check_id])
-        return marked
+        open_ = [check_id for check_id, result in entry.checks.items() if result.error is NOT_YET]
+        if first is not None and first not in open_:
+            first = open_[0] if open_ else None
+        for check_id in open_:
+            charged = error if first in (None, check_id) else rest
+            entry.checks[check_id] = replace(entry.checks[check_id], error=charged)
+        return [entry.checks[check_id] for check_id in open_]
 
     def update(self, cell_id: str, **known: str | None) -> None:
         """Method, device, revisions: whatever of them is known by now."""

@@ -41,7 +41,7 @@ def run_options(function: F) -> F:
             option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Limit of one cell."),
             option("--offline", is_flag=True, help="Nothing is fetched; what is not cached is an error."),
             option("--trust-remote-code", is_flag=True, help="For models whose matrix entry allows it as well."),
-            option("--weights", type=click.Choice(["auto", "sampled", "full", "off"]), help="How many weights to read."),
+            option("--weights", type=click.Choice(["auto", "sampled", "full", "off"]), help="How many to read."),
             option("--require-pinned", is_flag=True, help="Every Hub revision must be a full commit."),
             option("--report-dir", metavar="DIR", help="Where junit.xml, report.json and summary.md go."),
             option("--fail-on", type=click.Choice(["fail", "warn"]), default="fail", help="What makes the exit code 1."),

@@ -38,6 +38,7 @@ class CodedWeight:
     padding: int = 0  # values past the end in the last block; their codes decode to zero
     negative_scales: bool = False  # whether the layout allows them
     code_book_flaw: str = ""
+    scale_flaw: str = ""
 
     @property
     def block_size(self) -> int:
@@ -56,7 +57,8 @@ def cell_variance(levels: Float32) -> Float32:
     half = np.concatenate([[0.0], np.diff(distinct) / 2, [0.0]])
     left, right = half[:-1], half[1:]
     variance = (left**3 + right**3) / (3 * np.maximum(left + right, np.finfo(np.float32).tiny))
-    return variance[np.searchsorted(distinct, levels)].astype(np.float32)
+    found: Float32 = variance[np.searchsorted(distinct, levels)].astype(np.float32)
+    return found
 
 
 def nibbles(high_first: bool) -> Bytes:

@@ -156,6 +156,7 @@ class ScaleFact:
     zero_with_data: int = 0  # zero scales of blocks whose codes do not all decode to zero
     negative_allowed: bool = False
     constant: bool = False  # more than one block and every scale the same
+    flaw: str = ""  # a contradiction in what the scales are made of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -280,8 +281,9 @@ class GeneratedText:
 class OutputFacts:
     """What the model computes."""
 
-    positions: int
-    not_finite: int  # logits that are NaN or infinite
+    flaw: str = ""  # why the forward pass failed; the rest is then empty
+    positions: int = 0
+    not_finite: int = 0  # logits that are NaN or infinite
     first_not_finite: str = ""  # the first module whose output is not finite
     texts: tuple[GeneratedText, ...] = ()
 
@@ -297,7 +299,6 @@ class RoundtripFacts:
     logit_difference: float = 0.0  # largest absolute difference
     logits_equal: bool = True
     note: str = ""  # an upstream limitation worked around
-
 
 
 ORDER: tuple[type, ...] = (ArtifactFacts, WeightFacts, LoadFacts, StructureFacts, OutputFacts, RoundtripFacts)

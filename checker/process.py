@@ -17,6 +17,9 @@ from checker.domain import ErrorKind
 from checker.protocol import JOB, LONGEST_LINE, Doing, Ended, Finished, Job, Known, Started, parse_event
 
 WorkerEvent = Started | Finished | Known | Doing | Ended
+LAST_WORDS = "--verbose shows its last output"
+WORKER = ("-P", "-m", "checker.worker")
+ALIVE_SECONDS = 1.0  # between two looks at whether a silent worker still lives
 TAIL_BYTES = 4000  # of a dead worker's output, for --verbose
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "GITHUB_TOKEN", "ACTIONS_RUNTIME_TOKEN")
 OFFLINE = {
@@ -30,7 +33,14 @@ OFFLINE = {
 }
 
 
-class WorkerDied(Exception):  # noqa: N818 - an event of the worker's life, handled by the runner
+def child_environment() -> dict[str, str]:
+    """The environment of a process that opens foreign files: offline, without tokens, importing what we import."""
+    root = str(Path(__file__).resolve().parent.parent)
+    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {key: value for key, value in os.environ.items() if key not in SECRETS} | OFFLINE | {"PYTHONPATH": paths}
+
+
+class WorkerDied(Exception):
     """The worker ended before its job did; ``kind`` and message say how, ``detail`` holds its last output."""
 
     def __init__(self, kind: ErrorKind, message: str, detail: str = "") -> None:
@@ -48,9 +58,7 @@ class WorkerProcess:
     def __init__(self, *, preload: bool) -> None:
         self._read, write = os.pipe()
         self._log = tempfile.TemporaryFile()
-        command = [sys.executable, "-P", "-m", "checker.worker", str(write), *(["preload"] if preload else [])]
-        environment = {key: value for key, value in os.environ.items() if key not in SECRETS}
-        root = str(Path(__file__).resolve().parent.parent)
+        command = [sys.executable, *WORKER, str(write), str(os.getpid()), *(["preload"] if preload else [])]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -58,7 +66,7 @@ class WorkerProcess:
             stderr=subprocess.STDOUT,
             pass_fds=(write,),
             start_new_session=True,
-            env=environment | OFFLINE | {"PYTHONPATH": root},
+            env=child_environment(),
         )
         os.close(write)
 
@@ -95,8 +103,12 @@ class WorkerProcess:
             if left is not None and left <= 0:
                 message = f"the cell's time limit of {timeout:g} s ran out; raise timeout, or use a lesser depth"
                 raise WorkerDied(ErrorKind.TIMEOUT, message, self._tail())
-            ready, _, _ = select.select([self._read], [], [], left)
+            dead = self._process.poll() is not None
+            wait = ALIVE_SECONDS if left is None else min(left, ALIVE_SECONDS)
+            ready, _, _ = select.select([self._read], [], [], wait)
             if not ready:
+                if dead:  # and what it left behind still holds the pipe
+                    return
                 continue
             data = os.read(self._read, 1 << 16)
             if not data:
@@ -115,10 +127,10 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             return WorkerDied(ErrorKind.CRASH, "the worker closed its pipe and went on; it was ended", self._tail())
         if code < 0:
-            name = signal.Signals(-code).name
-            more = "; the system may have been out of memory" if -code == signal.SIGKILL else ""
-            return WorkerDied(ErrorKind.CRASH, f"the worker was ended by signal {name}{more}", self._tail())
-        return WorkerDied(ErrorKind.CRASH, f"the worker ended with exit code {code}", self._tail())
+            name = signal.Signals(-code).name if -code in {*signal.Signals} else str(-code)
+            more = "the system may have been out of memory" if -code == signal.SIGKILL else LAST_WORDS
+            return WorkerDied(ErrorKind.CRASH, f"the worker was ended by signal {name}; {more}", self._tail())
+        return WorkerDied(ErrorKind.CRASH, f"the worker ended with exit code {code}; {LAST_WORDS}", self._tail())
 
     def _tail(self) -> str:
         self._log.flush()
@@ -126,10 +138,14 @@ class WorkerProcess:
         data = os.pread(self._log.fileno(), TAIL_BYTES, max(0, size - TAIL_BYTES))
         return data.decode("utf-8", errors="backslashreplace").strip()
 
-    def close(self) -> None:
-        """End the whole process group and free what belongs to it; harmless when it has ended already."""
+    def kill(self) -> None:
+        """End the whole process group at once, from any thread; whoever iterates over ``judge`` learns of it."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the process group and free what belongs to it; harmless when it has ended already."""
+        self.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in a driver: go on without it
             self._process.wait(timeout=5)
         if self._process.stdin is not None:

@@ -195,7 +195,7 @@ class Method:
     skips: Callable[[Mapping[str, Json]], tuple[str, ...] | None]  # the config's skip list; None: the default list
     contradictions: Callable[[Mapping[str, Json]], list[tuple[str, str]]] = field(default=lambda _: [])  # key, message
     decode: Callable[..., typing.Any] | None = None  # (Checkpoint, StoredWeight) -> CodedWeight
-    inspect_module: Callable[..., "LoadedWeight | None"] | None = None  # of a torch module; None: not quantized
+    inspect_module: Callable[..., LoadedWeight | None] | None = None  # of a torch module; None: not quantized
     config_class: str | None = None  # "transformers.BitsAndBytesConfig"
     limits: Mapping[str, Limit] = field(default_factory=dict)
 

@@ -8,13 +8,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 from checker.checkpoint.resolve import Resolved, resolve
 from checker.domain import Cell, CheckError, CheckResult, Depth, ErrorKind, Json, ModelRef
-from checker.errors import Unavailable
+from checker.errors import Unavailable, UsageError
 from checker.process import WorkerDied, WorkerProcess
 from checker.protocol import Doing, Finished, Job, Known, Started
 
@@ -47,68 +47,91 @@ class Update:
     attempts: int = 1
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Trouble:
+    """Why an attempt at a cell did not come to a good end."""
+
+    error: CheckError
+    check: str | None = None  # in which it happened; None: before the first
+    fatal: bool = True  # the checks after it were never reached
+
+
 class Runner:
     """Runs cells, several at a time when there are several GPUs. Iterate over it; ``close`` ends every worker."""
 
     def __init__(self, planned: Sequence[tuple[Cell, Sequence[str]]], options: RunOptions) -> None:
         self._planned, self._options = planned, options
-        self._updates: queue.SimpleQueue[Update | Future[None]] = queue.SimpleQueue()
+        self._updates: queue.SimpleQueue[Update | Future[None] | None] = queue.SimpleQueue()
         self._workers: set[WorkerProcess] = set()
         self._spare: list[WorkerProcess] = []
         self._lock = threading.Condition()
         self._free_gpus = list(options.gpus)
+        self._futures: list[Future[None]] = []
+        self._stopped = False
         self._closed = False
 
     def __iter__(self) -> Iterator[Update]:
         waiting = sum(depth_of(cell) for cell, _ in self._planned)
-        with ThreadPoolExecutor(max_workers=self._options.jobs) as pool:
-            try:
-                for cell, checks in self._planned:
-                    waiting -= depth_of(cell)
-                    future = pool.submit(self._run_cell, cell, tuple(checks), more=waiting > 0)
-                    future.add_done_callback(self._updates.put)
-                left = len(self._planned)
-                while left:
-                    update = self._updates.get()
-                    if isinstance(update, Future):
-                        update.result()  # a mistake of ours in a thread must not pass for a finished cell
-                        left -= 1
-                    else:
-                        yield update
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-                self.close()
+        pool = ThreadPoolExecutor(max_workers=self._options.jobs)  # no "with": it would wait for a download to end
+        try:
+            for cell, checks in self._planned:
+                waiting -= depth_of(cell)
+                future = pool.submit(self._run_cell, cell, tuple(checks), more=waiting > 0)
+                future.add_done_callback(self._updates.put)
+                self._futures.append(future)
+            left = len(self._planned)
+            while left and not self._stopped:
+                update = self._updates.get()
+                if isinstance(update, Future):
+                    update.result()  # a mistake of ours in a thread must not pass for a finished cell
+                    left -= 1
+                elif update is not None:
+                    yield update
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            self.close()
+
+    def stop(self) -> None:
+        """End the iteration after the present update; may be called by a signal handler, at any moment."""
+        self._stopped = True
+        self._updates.put(None)
 
     def close(self) -> None:
-        """End every worker, also those that ignore a polite request."""
+        """End every worker, also those that ignore a polite request, and do not wait for the threads."""
         with self._lock:
             self._closed = True
-            workers = [*self._workers, *self._spare]
+            workers, spare = [*self._workers], [*self._spare]
+            self._spare.clear()
             self._lock.notify_all()
-        for worker in workers:
-            worker.close()
+        for worker in [*workers, *spare]:
+            worker.kill()
+        for worker in spare:
+            worker.close()  # the others are closed by the threads that read from them
+
+    def wait(self, seconds: float) -> None:
+        """Give the threads time to remove what lies in scratch folders."""
+        wait(self._futures, timeout=seconds)
 
     def _run_cell(self, cell: Cell, checks: tuple[str, ...], *, more: bool) -> None:
         begin = time.monotonic()
         self._updates.put(Update(cell_id=cell.id))
         attempts = 1
-        try:
-            error = self._attempt(cell, checks, more=more)
-            if error is not None and error.kind in RETRIED and not self._closed:
-                attempts = 2
-                self._updates.put(Update(cell_id=cell.id, retrying=True, died=error))
-                error = self._attempt(cell, checks, more=more)
-        finally:
-            self._updates.put(Update(cell_id=cell.id, ended=time.monotonic() - begin, attempts=attempts))
+        trouble = self._attempt(cell, checks, more=more)
+        if trouble is not None and trouble.error.kind in RETRIED and not self._closed:
+            attempts = 2
+            self._updates.put(Update(cell_id=cell.id, retrying=True, died=trouble.error))
+            trouble = self._attempt(cell, checks, more=more)
+        if trouble is not None and trouble.fatal:
+            self._updates.put(Update(cell_id=cell.id, started=trouble.check, died=trouble.error))
+        self._updates.put(Update(cell_id=cell.id, ended=time.monotonic() - begin, attempts=attempts))
 
-    def _attempt(self, cell: Cell, checks: tuple[str, ...], *, more: bool) -> CheckError | None:
-        """Fetch what the cell needs and judge it in a fresh worker; returns the infrastructure's error, if any."""
+    def _attempt(self, cell: Cell, checks: tuple[str, ...], *, more: bool) -> _Trouble | None:
+        """Fetch what the cell needs and judge it in a fresh worker; returns the infrastructure's fault, if any."""
         try:
             baseline, checkpoint = self._fetch(cell, cell.baseline), self._fetch(cell, cell.checkpoint)
-        except Unavailable as reason:
-            error = CheckError(kind=reason.kind, message=str(reason))
-            self._updates.put(Update(cell_id=cell.id, died=error))
-            return error
+        except (Unavailable, UsageError) as reason:  # the latter: a folder that was there when the run began
+            kind = reason.kind if isinstance(reason, Unavailable) else ErrorKind.NOT_RUN
+            return _Trouble(error=CheckError(kind=kind, message=str(reason)))
         scratch = tempfile.mkdtemp(prefix="quant-verify-")
         gpus = self._take_gpus(cell)
         job = Job(
@@ -118,8 +141,8 @@ class Runner:
             checkpoint=str(checkpoint.folder) if checkpoint else None,
             scratch=scratch,
             hub_files=tuple(checkpoint.files) if checkpoint else (),
-            visible_gpus=",".join(gpus) if gpus else None,
-            trust_remote_code=self._options.trust_remote_code and cell.settings.trust_remote_code,
+            visible_gpus=",".join(gpus) if gpus and ":" not in cell.settings.device else None,
+            trust_remote_code=self._trusts(cell),
         )
         try:
             return self._judge(job, more=more)
@@ -132,17 +155,20 @@ class Runner:
             return None
         if ref.kind == "hub":
             self._updates.put(Update(cell_id=cell.id, doing=f"fetching {ref}"))
-        resolved = resolve(ref, offline=self._options.offline)
+        resolved = resolve(ref, offline=self._options.offline, allow_code=self._trusts(cell))
         which = "baseline_revision" if ref is cell.baseline else "checkpoint_revision"
         self._updates.put(Update(cell_id=cell.id, known={which: resolved.revision}))
         return resolved
 
-    def _judge(self, job: Job, *, more: bool) -> CheckError | None:
+    def _trusts(self, cell: Cell) -> bool:
+        return self._options.trust_remote_code and cell.settings.trust_remote_code
+
+    def _judge(self, job: Job, *, more: bool) -> _Trouble | None:
         worker = self._worker(preload=depth_of(job.cell))
         if more:
             self._prepare_next()
         current: str | None = None
-        last: CheckError | None = None
+        trouble: _Trouble | None = None
         cell_id = job.cell.id
         try:
             for event in worker.judge(job, job.cell.settings.timeout):
@@ -150,7 +176,11 @@ class Runner:
                     current = event.check
                     self._updates.put(Update(cell_id=cell_id, started=current))
                 elif isinstance(event, Finished):
-                    last = event.result.error or last
+                    if event.result.id not in job.checks:
+                        raise WorkerDied(ErrorKind.INTERNAL, "a worker reported a check that it was not asked for")
+                    error = event.result.error
+                    if error is not None and error.kind in RETRIED:
+                        trouble = trouble or _Trouble(error=error, check=event.result.id, fatal=False)
                     measurements = dict(event.measurements)
                     self._updates.put(Update(cell_id=cell_id, finished=event.result, measurements=measurements))
                 elif isinstance(event, Known):
@@ -159,16 +189,18 @@ class Runner:
                 elif isinstance(event, Doing):
                     self._updates.put(Update(cell_id=cell_id, doing=event.what))
         except WorkerDied as death:
-            last = CheckError(kind=death.kind, message=str(death), detail=death.detail)
-            self._updates.put(Update(cell_id=cell_id, started=current, died=last))
+            error = CheckError(kind=death.kind, message=str(death), detail=death.detail)
+            trouble = _Trouble(error=error, check=current)
         finally:
             with self._lock:
                 self._workers.discard(worker)
             worker.close()
-        return last
+        return trouble
 
     def _worker(self, *, preload: bool) -> WorkerProcess:
         with self._lock:
+            if self._closed:
+                raise RuntimeError("the run has ended; nobody is left who would end another worker")
             worker = self._spare.pop() if self._spare and preload else WorkerProcess(preload=preload)
             self._workers.add(worker)
             return worker
@@ -183,12 +215,19 @@ class Runner:
         """Names of as many GPUs as the cell asks for, waiting until they are free."""
         if not self._options.gpus or not depth_of(cell) or cell.settings.device == "cpu":
             return []
-        wanted = min(cell.settings.gpus, len(self._options.gpus))
+        candidates = self._options.gpus
+        wanted = min(cell.settings.gpus, len(candidates))
+        if index := cell.settings.device.partition(":")[2]:  # cuda:N is that one and no other
+            candidates = candidates[int(index) :][:1]
+            wanted = len(candidates)
         with self._lock:
-            while len(self._free_gpus) < wanted and not self._closed:
+            while not self._closed:
+                taken = [gpu for gpu in self._free_gpus if gpu in candidates][:wanted]
+                if len(taken) == wanted:
+                    self._free_gpus = [gpu for gpu in self._free_gpus if gpu not in taken]
+                    return taken
                 self._lock.wait()
-            taken, self._free_gpus = self._free_gpus[:wanted], self._free_gpus[wanted:]
-            return taken
+        return []
 
     def _give_gpus(self, gpus: list[str]) -> None:
         with self._lock:

@@ -23,9 +23,25 @@ from checker.protocol import Job
 from checker.registry import Method, all_methods
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from checker.probes.load import Loaded
+    from checker.probes.roundtrip import Saved
 
 FULL_SCAN_WEIGHTS = 1_000_000_000  # up to here every block is read, beyond it a sample
+
+
+@dataclass(slots=True)
+class _Running:
+    """What a loaded model leaves behind for the checks that come after it is gone."""
+
+    model: Any = None
+    digests: dict[str, str] = field(default_factory=dict)
+    saved: Saved | None = None
+    inputs: dict[str, Any] = field(default_factory=dict)
+    logits: Any = None
+    forward_error: Unavailable | None = None  # this machine's fault
+    forward_flaw: str = ""  # the model's
 
 
 @dataclass
@@ -41,15 +57,15 @@ class Subject:
     _errors: dict[type, Unavailable | NotApplicable] = field(default_factory=dict)
     _begun: set[type] = field(default_factory=set)
     _open: list[Checkpoint] = field(default_factory=list)
-    _kept: dict[str, Any] = field(default_factory=dict)
+    _running: _Running = field(default_factory=_Running)
 
-    def __enter__(self) -> Subject:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.free_model()
+        self._free_model()
         for checkpoint in self._open:
             checkpoint.close()
 
@@ -79,7 +95,7 @@ class Subject:
             return Path(self.job.checkpoint)
         from checker.probes.quantize import quantize
 
-        assert self.job.baseline is not None  # noqa: S101 - a cell has a checkpoint or a baseline
+        assert self.job.baseline is not None, "a cell has a checkpoint or a baseline"
         self.say("quantizing the baseline")
         target = Path(self.job.scratch) / "checkpoint"
         return quantize(Path(self.job.baseline), self.job.cell, target, trust_remote_code=self.job.trust_remote_code)
@@ -107,8 +123,7 @@ class Subject:
     def method(self) -> Method | None:
         """The declared method, else the one whose tensors are stored."""
         artifact = self.get(ArtifactFacts)
-        name = artifact.declared_method or artifact.stored_method
-        return next((method for method in all_methods() if method.id == name), None)
+        return _method(artifact.declared_method or artifact.stored_method)
 
     @cached_property
     def device(self) -> str:
@@ -117,18 +132,104 @@ class Subject:
 
         return resolve_device(self.job.cell.settings.device)
 
-    def model(self) -> Any:
-        """The loaded model.
+    def _artifact(self) -> ArtifactFacts:
+        return gather_artifact(self.checkpoint, self.baseline)
 
-        Raises:
-            Unavailable: it did not load, or must not be loaded; the message names the check that says more.
-        """
-        facts = self.get(LoadFacts)
-        if facts.flaw:
+    def _weights(self) -> WeightFacts:
+        from checker.probes.weights import gather_weights
+
+        mode = self.job.cell.settings.weights
+        artifact = self.get(ArtifactFacts)
+        method = _method(artifact.stored_method)
+        if mode == "off":
+            raise NotApplicable("weights: off keeps the numbers from being read")
+        if method is None:
+            raise NotApplicable("no weight is stored in a known quantized form (see config.present)")
+        sampled = mode == "sampled" or (mode == "auto" and _weight_count(artifact) > FULL_SCAN_WEIGHTS)
+        self.say("reading a sample of the weights" if sampled else "reading all weights")
+        return gather_weights(self.checkpoint, self.baseline, artifact, method, sampled=sampled)
+
+    def _load(self) -> LoadFacts:
+        from checker.probes.load import load_facts
+
+        if self.blocked:
+            raise Unavailable(self.blocked, ErrorKind.NOT_RUN)
+        method = self.method  # of the files, before the library has a say
+        self.say(f"loading on {self.device}")
+        loaded = self._load_from(self.folder)
+        self._running.model = loaded.model
+        return load_facts(loaded, self.folder, method, trust_remote_code=self.job.trust_remote_code)
+
+    def _structure(self) -> StructureFacts:
+        from checker.probes import outputs, roundtrip, skeleton, structure
+
+        artifact, method, running = self.get(ArtifactFacts), self.method, self._running
+        if method is None or method.inspect_module is None:
+            raise NotApplicable("no known method is declared whose modules could be inspected")
+        if self.get(LoadFacts).flaw:
             raise Unavailable("not run: the checkpoint does not load (see loading.keys)")
-        return self._kept["model"]
+        trust = self.job.trust_remote_code
+        config = skeleton.read_config(self.folder, trust_remote_code=trust)
+        declared = artifact.quantization_config or {}
+        bones = skeleton.build_skeleton(config, method, declared, trust_remote_code=trust)
+        if self.needs_roundtrip:  # before any forward
+            self.say("saving again")
+            running.digests = roundtrip.digest_state(running.model)
+            running.saved = roundtrip.try_save(running.model, Path(self.job.scratch) / "saved-again")
+        running.inputs = outputs.probe_inputs(running.model, self.folder)
+        return structure.gather_structure(running.model, bones, artifact, method, self.device, self._first_forward)
 
-    def load(self, folder: Path) -> Loaded:
+    def _first_forward(self) -> str:
+        """Run the probe text once; why it did not run, or ""."""
+        from checker.probes.outputs import ForwardFailed, run_forward
+
+        self.say("first forward")
+        try:
+            self._running.logits = run_forward(self._running.model, self._running.inputs)
+        except Unavailable as error:
+            self._running.forward_error = error
+            return str(error)
+        except ForwardFailed as failure:
+            self._running.forward_flaw = str(failure)
+        return self._running.forward_flaw
+
+    def _outputs(self) -> OutputFacts:
+        from checker.probes.outputs import gather_outputs
+
+        self._need_logits()
+        if self._running.forward_flaw:
+            return OutputFacts(flaw=self._running.forward_flaw)
+        prompts = self.job.cell.settings.prompts
+        self.say("generating" if prompts else "judging logits")
+        running = self._running
+        return gather_outputs(running.model, running.logits, running.inputs, self.folder, prompts, self.device)
+
+    def _roundtrip(self) -> RoundtripFacts:
+        from checker.probes import outputs, roundtrip
+
+        self.get(StructureFacts)
+        saved = self._running.saved
+        assert saved is not None, "this check is why the model was saved"
+        if saved.flaw:
+            self.detail = saved.detail
+            return RoundtripFacts(flaw=saved.flaw)
+        self._need_logits()
+        self._free_model()
+        self.say("loading the saved copy")
+        again = self._load_from(saved.folder)
+        if again.model is None:
+            return RoundtripFacts(flaw=f"the saved copy does not load: {again.flaw}")
+        digests = roundtrip.digest_state(again.model)
+        first = self._running.logits
+        second = None if first is None else outputs.run_forward(again.model, self._running.inputs)
+        return roundtrip.compare(self._running.digests, digests, (first, second), saved.note)
+
+    def _need_logits(self) -> None:
+        self.get(StructureFacts)
+        if self._running.forward_error is not None:
+            raise self._running.forward_error
+
+    def _load_from(self, folder: Path) -> Loaded:
         """Load a model from a folder onto this cell's device; its traceback, if any, is kept for the report."""
         from checker.probes.load import load_model
 
@@ -137,10 +238,11 @@ class Subject:
         self.detail = loaded.detail
         return loaded
 
-    def free_model(self) -> None:
+    def _free_model(self) -> None:
         """Drop the model and give its memory back before the next one is loaded."""
-        if self._kept.pop("model", None) is None:
+        if self._running.model is None:
             return
+        self._running.model = None
         gc.collect()
         if self.device.startswith("cuda"):
             import torch
@@ -148,107 +250,21 @@ class Subject:
             torch.cuda.empty_cache()
 
 
-def _artifact(subject: Subject) -> ArtifactFacts:
-    return gather_artifact(subject.checkpoint, subject.baseline)
+def _method(name: str | None) -> Method | None:
+    return next((method for method in all_methods() if method.id == name), None)
 
 
-def _weights(subject: Subject) -> WeightFacts:
-    from checker.probes.weights import gather_weights
-
-    mode = subject.job.cell.settings.weights
-    artifact = subject.get(ArtifactFacts)
-    method = next((method for method in all_methods() if method.id == artifact.stored_method), None)
-    if mode == "off":
-        raise NotApplicable("weights: off keeps the numbers from being read")
-    if method is None:
-        raise NotApplicable("no weight is stored in a known quantized form (see config.present)")
-    packed = sum(subject.checkpoint.tensors[weight.weight].nbytes for weight in artifact.weights if weight.weight in
-                 subject.checkpoint.tensors)  # fmt: skip
-    count = packed * 8 // int(artifact.weights[0].attributes.get("bits", 8))
-    sampled = mode == "sampled" or (mode == "auto" and count > FULL_SCAN_WEIGHTS)
-    subject.say("reading a sample of the weights" if sampled else "reading all weights")
-    return gather_weights(subject.checkpoint, subject.baseline, artifact, method, sampled=sampled)
-
-
-def _load(subject: Subject) -> LoadFacts:
-    from checker.probes.load import load_facts
-
-    if subject.blocked:
-        raise Unavailable(subject.blocked, ErrorKind.NOT_RUN)
-    subject.say(f"loading on {subject.device}")
-    loaded = subject.load(subject.folder)
-    subject._kept["model"] = loaded.model  # noqa: SLF001 - the gatherers below are part of Subject
-    return load_facts(loaded, subject.folder, subject.method, trust_remote_code=subject.job.trust_remote_code)
-
-
-def _structure(subject: Subject) -> StructureFacts:
-    from checker.probes import outputs, roundtrip, skeleton, structure
-
-    artifact, method = subject.get(ArtifactFacts), subject.method
-    if method is None or method.inspect_module is None:
-        raise NotApplicable("no known method is declared whose modules could be inspected")
-    model = subject.model()
-    config = skeleton.read_config(subject.folder, trust_remote_code=subject.job.trust_remote_code)
-    bones = skeleton.build_skeleton(
-        config, method, artifact.quantization_config or {}, trust_remote_code=subject.job.trust_remote_code
-    )
-    if subject.needs_roundtrip:  # before any forward
-        subject.say("saving again")
-        target = Path(subject.job.scratch) / "saved-again"
-        subject._kept["digests"] = roundtrip.digest_state(model)
-        subject._kept["saved"] = roundtrip.try_save(model, target)
-    subject._kept["inputs"] = outputs.probe_inputs(model, subject.folder)
-
-    def forward() -> str:
-        subject.say("first forward")
-        try:
-            subject._kept["logits"] = outputs.run_forward(model, subject._kept["inputs"])
-        except Unavailable as error:
-            subject._kept["forward error"] = error
-            return str(error)
-        return ""
-
-    return structure.gather_structure(model, bones, artifact, method, subject.device, forward)
-
-
-def _outputs(subject: Subject) -> OutputFacts:
-    from checker.probes.outputs import gather_outputs
-
-    subject.get(StructureFacts)
-    if "forward error" in subject._kept:
-        raise subject._kept["forward error"]
-    prompts = subject.job.cell.settings.prompts
-    subject.say("generating" if prompts else "judging logits")
-    return gather_outputs(
-        subject.model(), subject._kept["logits"], subject._kept["inputs"], subject.folder, prompts, subject.device
-    )
-
-
-def _roundtrip(subject: Subject) -> RoundtripFacts:
-    from checker.probes import outputs, roundtrip
-
-    subject.get(StructureFacts)
-    saved: roundtrip.Saved = subject._kept["saved"]
-    if saved.flaw:
-        subject.detail = saved.detail
-        return RoundtripFacts(flaw=saved.flaw)
-    if "forward error" in subject._kept:
-        raise subject._kept["forward error"]
-    subject.free_model()
-    subject.say("loading the saved copy")
-    again = subject.load(saved.folder)
-    if again.model is None:
-        return RoundtripFacts(flaw=f"the saved copy does not load: {again.flaw}")
-    digests = roundtrip.digest_state(again.model)
-    logits = outputs.run_forward(again.model, subject._kept["inputs"])
-    return roundtrip.compare(subject._kept["digests"], digests, (subject._kept["logits"], logits), saved.note)
+def _weight_count(artifact: ArtifactFacts) -> int:
+    """Quantized weights on disk, from the packed bytes and the bits of each."""
+    stored = (weight for weight in artifact.weights if weight.weight in artifact.tensors)
+    return sum(artifact.tensors[weight.weight].nbytes * 8 // int(weight.attributes["bits"]) for weight in stored)
 
 
 _GATHER: dict[type, Callable[[Subject], object]] = {
-    ArtifactFacts: _artifact,
-    WeightFacts: _weights,
-    LoadFacts: _load,
-    StructureFacts: _structure,
-    OutputFacts: _outputs,
-    RoundtripFacts: _roundtrip,
+    ArtifactFacts: Subject._artifact,  # noqa: SLF001 - the table belongs to the class
+    WeightFacts: Subject._weights,  # noqa: SLF001
+    LoadFacts: Subject._load,  # noqa: SLF001
+    StructureFacts: Subject._structure,  # noqa: SLF001
+    OutputFacts: Subject._outputs,  # noqa: SLF001
+    RoundtripFacts: Subject._roundtrip,  # noqa: SLF001
 }

@@ -1,12 +1,17 @@
 """The child process: judges one cell and streams results, one JSON line each, to a pipe of its own.
 
-``python -m checker.worker FD`` reads one job from standard input. Standard output and error belong to the libraries (and
-to whatever a checkpoint makes them print); the parent keeps them in a file and never parses them.
+``python -m checker.worker FD PARENT [preload]`` reads one job from standard input. Standard output and error belong to the libraries
+(and to whatever a checkpoint makes them print); the parent keeps them in a file and never parses them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import errno
+import importlib
 import os
+import signal
 import sys
 import time
 import traceback
@@ -21,22 +26,51 @@ from checker.protocol import EVENT, JOB, Doing, Ended, Finished, Job, Known, Sta
 from checker.registry import Check, Limits, all_checks, resolve_limits
 from checker.subject import Subject
 
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 MOST_FINDINGS = 100  # of one check; a model with every layer broken is told in fewer lines
 
 Send = Callable[[Started | Finished | Known | Doing | Ended], None]
 
 
 def main() -> None:
-    """Judge the job on standard input and report to the file descriptor given as the only argument."""
-    pipe = os.fdopen(int(sys.argv[1]), "wb", buffering=0)
+    """Judge the job on standard input and report to the file descriptor given as the first argument."""
+    descriptor, parent, *more = sys.argv[1:]
+    _die_with(int(parent))
+    pipe = os.fdopen(int(descriptor), "wb", buffering=0)
+    if more:
+        _preload()
     job = JOB.validate_json(sys.stdin.buffer.readline())
     if job.visible_gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = job.visible_gpus
     judge(job, lambda event: _send(pipe, event))
 
 
+def _die_with(parent: int) -> None:
+    """A parent that is killed can end nobody; the kernel then does it (on Linux), be it in the middle of a kernel."""
+    with contextlib.suppress(OSError, AttributeError):  # no Linux
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before we could ask
+        sys.exit("the parent is gone")
+
+
+def _preload() -> None:
+    """Import what takes seconds while the worker before this one is at work.
+
+    Not bitsandbytes: its import counts the GPUs, and which ones this worker may see comes with the job.
+    """
+    with contextlib.suppress(ImportError, OSError, RuntimeError):  # the check that needs it will say so
+        importlib.import_module("transformers.modeling_utils")
+
+
 def _send(pipe: BinaryIO, event: Started | Finished | Known | Doing | Ended) -> None:
-    pipe.write(EVENT.dump_json(event) + b"\n")
+    try:
+        line = EVENT.dump_json(event)
+    except ValueError as error:  # a text or a number that JSON cannot hold: the fault of one check, not of the cell
+        if not isinstance(event, Finished):
+            return
+        flaw = CheckError(kind=ErrorKind.INTERNAL, message=f"its result cannot be sent: {_first_line(error)}")
+        line = EVENT.dump_json(Finished(result=CheckResult(id=event.result.id, error=flaw)))
+    pipe.write(line + b"\n")
 
 
 def judge(job: Job, send: Send) -> None:
@@ -86,11 +120,9 @@ def run_check(item: Check, subject: Subject) -> Finished:
         skip_reason = str(reason) if not findings else None
     except Unavailable as reason:
         error = CheckError(kind=reason.kind, message=str(reason), detail=subject.detail)
-    except MemoryError:
-        error = CheckError(kind=ErrorKind.OUT_OF_MEMORY, message="the worker ran out of memory; give it more")
     except Exception as exception:  # noqa: BLE001 - the other boundary: one check must not end the cell
-        message = f"{type(exception).__name__}: {exception}".splitlines()[0][:400]
-        error = CheckError(kind=ErrorKind.INTERNAL, message=message, detail=traceback.format_exc())
+        kind, message = _fault(exception)
+        error = CheckError(kind=kind, message=message, detail=traceback.format_exc())
     result = CheckResult(
         id=item.id,
         seconds=time.perf_counter() - begin,
@@ -99,6 +131,26 @@ def run_check(item: Check, subject: Subject) -> Finished:
         error=error,
     )
     return Finished(result=result, measurements=measurements)
+
+
+def _fault(error: Exception) -> tuple[ErrorKind, str]:
+    """What an exception that nobody foresaw says about the machine, else that it is a mistake of ours."""
+    says = _first_line(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "out of memory" in says.lower():
+        message = f"out of memory ({says}); use a larger device, or depth static for this cell"
+        return ErrorKind.OUT_OF_MEMORY, message
+    if isinstance(error, ImportError):
+        message = f"a library is missing ({says}); pip install 'quant-verify[torch]' brings what depth load needs"
+        return ErrorKind.NOT_RUN, message
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ErrorKind.NOT_RUN, f"the disk is full ({says}); free some space, or set TMPDIR to a larger disk"
+    if isinstance(error, FileNotFoundError):
+        return ErrorKind.NOT_RUN, f"a file vanished while it was judged ({says})"
+    return ErrorKind.INTERNAL, f"{says}; --verbose shows where"
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:400]
 
 
 def _verdict(item: Check, subject: Subject) -> Iterator[Finding | Measurement]:

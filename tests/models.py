@@ -62,7 +62,10 @@ MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         },
     ),
     "t5": ("T5", _T5),
-    "switch": ("SwitchTransformers", {**_T5, "num_decoder_layers": 2, "num_experts": 4, "num_sparse_encoder_layers": 1}),
+    "switch": (
+        "SwitchTransformers",
+        {**_T5, "num_decoder_layers": 2, "num_experts": 32, "num_sparse_encoder_layers": 1},
+    ),
     "qwen3-moe": ("Qwen3Moe", {**_LLAMA, **_EXPERTS, "tie_word_embeddings": False}),
 }
 FUSED_EXPERTS = ("qwen3-moe",)  # a mixture whose experts are one parameter, which bitsandbytes leaves in 16 bit
@@ -223,7 +226,9 @@ class Judged:
         lines = []
         for name, result in self.results.items():
             lines += [f"{name} {item.severity} {item.where}: {item.message}" for item in result.findings]
-            lines += [f"{name} {result.error.kind}: {result.error.message}{result.error.detail}"] if result.error else []
+            lines += (
+                [f"{name} {result.error.kind}: {result.error.message}{result.error.detail}"] if result.error else []
+            )
         return "\n".join(lines)
 
 

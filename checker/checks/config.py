@@ -13,8 +13,33 @@ from checker.registry import Verdict, check
 
 # registered in transformers 5.23 (quantizers/auto.py); those that checker/methods holds are judged, the others not yet
 UPSTREAM_METHODS = frozenset(
-    "aqlm auto-round awq bitnet compressed-tensors eetq fbgemm_fp8 fouroversix fp8 fp_quant gemma gguf gptq higgs hqq "
-    "metal mxfp4 mxfp8 nvfp4 quanto quark sinq spqr torchao vptq".split()
+    [
+        "aqlm",
+        "auto-round",
+        "awq",
+        "bitnet",
+        "compressed-tensors",
+        "eetq",
+        "fbgemm_fp8",
+        "fouroversix",
+        "fp8",
+        "fp_quant",
+        "gemma",
+        "gguf",
+        "gptq",
+        "higgs",
+        "hqq",
+        "metal",
+        "mxfp4",
+        "mxfp8",
+        "nvfp4",
+        "quanto",
+        "quark",
+        "sinq",
+        "spqr",
+        "torchao",
+        "vptq",
+    ]
 )
 
 
@@ -118,8 +143,8 @@ def _disagreements(attribute: str, declared: Json, wrong: list[StoredWeight], to
         first = next(weight for weight in wrong if weight.attributes[attribute] == value)
         yield Finding(
             message=f"{attribute}: config.json says {declared}, {count} of {total} weights are stored with {value}",
-            # the dense dtype decides the type of results, not what the codes mean
-            severity=Severity.WARN if attribute == "dense_dtype" else Severity.FAIL,
+            # the dense dtype decides the type of results, the storage how bytes are held, neither what the codes mean
+            severity=Severity.WARN if attribute in ("dense_dtype", "storage") else Severity.FAIL,
             where=first.weight,
             observed=value,
             limit=declared,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from checker.domain import Depth, Finding, Severity
-from checker.facts import LoadFacts, StructureFacts
+from checker.facts import DenseParameter, LoadedModule, LoadFacts, StructureFacts
 from checker.registry import Verdict, check
 
 
@@ -28,7 +28,9 @@ def loading_keys(load: LoadFacts) -> Verdict:
     )
     for keys, what, severity in groups:
         for key in keys:
-            yield Finding(message=f"{key} {what}", severity=severity, where=key, hint="compare the file with the config")
+            yield Finding(
+                message=f"{key} {what}", severity=severity, where=key, hint="compare the file with the config"
+            )
 
 
 @check("loading.quantized", depth=Depth.LOAD)
@@ -63,7 +65,8 @@ def loading_quantized(load: LoadFacts, structure: StructureFacts) -> Verdict:
             hint="the method unpacks its weights at the first forward",
         )
     wanted = structure.device.partition(":")[0]
-    for item in (*structure.modules, *structure.dense):
+    items: tuple[LoadedModule | DenseParameter, ...] = (*structure.modules, *structure.dense)
+    for item in items:
         if item.device.partition(":")[0] != wanted:
             yield Finding(
                 message=f"{item.name} is on {item.device}",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from checker.domain import Depth, Finding, Limit, Measurement, Severity
+from collections import defaultdict
+from collections.abc import Iterable
+
+from checker.architecture import pattern
+from checker.domain import Depth, Finding, Json, Limit, Measurement, Severity
 from checker.errors import NotApplicable
 from checker.facts import ArtifactFacts, ByteRow, StructureFacts
 from checker.registry import Limits, Verdict, check
@@ -19,7 +23,7 @@ def memory_ratio(artifact: ArtifactFacts) -> Verdict:
     memory = artifact.memory
     if memory is None:
         raise NotApplicable("nothing is packed and there is no baseline to predict from")
-    value = {"stored_bytes": memory.stored_bytes, "predicted_bytes": memory.predicted_bytes}
+    value: dict[str, Json] = {"stored_bytes": memory.stored_bytes, "predicted_bytes": memory.predicted_bytes}
     if memory.baseline_bytes is not None:
         value["baseline_bytes"] = memory.baseline_bytes
         if memory.predicted_bytes and memory.stored_bytes:
@@ -29,27 +33,41 @@ def memory_ratio(artifact: ArtifactFacts) -> Verdict:
             }
             value = {**ratios, **value}
     yield Measurement(key="memory.ratio", value=value)
-    for row in sorted(memory.rows, key=_difference, reverse=True):
+    kinds: dict[tuple[str, bool, bool], list[ByteRow]] = defaultdict(list)
+    for row in memory.rows:
+        kinds[pattern(row.name), row.predicted is None, row.stored is None].append(row)
+    for rows in sorted(kinds.values(), key=_difference, reverse=True):
+        predicted, stored = _total(row.predicted for row in rows), _total(row.stored for row in rows)
         yield Finding(
-            message=_sentence(row),
-            where=row.name,
-            observed=row.stored,
-            limit=row.predicted,
+            message=_sentence(rows, predicted, stored),
+            # loaders drop a tensor that nothing asks for: it costs disk, not memory
+            severity=Severity.WARN if predicted is None else Severity.FAIL,
+            where=rows[0].name,
+            observed=stored,
+            limit=predicted,
             unit="bytes",
-            hint="" if row.stored is None or row.predicted is None else "see layers.coverage and dtypes.storage",
+            hint="see layers.coverage, layers.complete and dtypes.storage for what is stored instead",
         )
 
 
-def _difference(row: ByteRow) -> int:
-    return abs((row.stored or 0) - (row.predicted or 0))
+def _total(values: Iterable[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
-def _sentence(row: ByteRow) -> str:
-    if row.stored is None:
-        return f"{row.name} is not stored; {row.predicted:,} bytes were predicted"
-    if row.predicted is None:
-        return f"{row.name} takes {row.stored:,} bytes; nothing predicts such a tensor"
-    return f"{row.name} takes {row.stored:,} bytes instead of {row.predicted:,}"
+def _difference(rows: list[ByteRow]) -> int:
+    return sum(abs((row.stored or 0) - (row.predicted or 0)) for row in rows)
+
+
+def _sentence(rows: list[ByteRow], predicted: int | None, stored: int | None) -> str:
+    """One sentence for all tensors that differ only in their layer or expert number."""
+    name = rows[0].name if len(rows) == 1 else f"{len(rows)} tensors {pattern(rows[0].name)}"
+    verb, is_are = ("takes", "is") if len(rows) == 1 else ("take", "are")
+    if stored is None:
+        return f"{name} {is_are} not stored; {predicted:,} bytes were predicted"
+    if predicted is None:
+        return f"{name} {verb} {stored:,} bytes; nothing predicts such tensors"
+    return f"{name} {verb} {stored:,} bytes instead of {predicted:,}"
 
 
 @check("memory.footprint", depth=Depth.LOAD, limits={"growth": Limit(fail=1.1)})

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from checker.domain import Depth, Finding, Measurement
-from checker.errors import NotApplicable
+from checker.errors import NotApplicable, Unavailable
 from checker.facts import OutputFacts
 from checker.registry import Verdict, check
 
 
 @check("outputs.finite", depth=Depth.FULL)
 def outputs_finite(outputs: OutputFacts) -> Verdict:
-    """Every logit is finite: one NaN scale, or an overflow of float16, spoils all that follow."""
+    """The model runs, and every logit is finite: one NaN scale, or an overflow of float16, spoils all that follow."""
+    if outputs.flaw:
+        yield Finding(
+            message=f"the model loads but does not run: {outputs.flaw}",
+            observed="no logits",
+            limit="logits",
+            hint="some layer is not what its class takes it for; see loading.quantized and layers.coverage",
+        )
     if outputs.not_finite:
         where = outputs.first_not_finite
         yield Finding(
@@ -31,6 +38,8 @@ def outputs_known_good(outputs: OutputFacts) -> Verdict:
     Greedy decoding. Prompt and special tokens are taken off and white space stripped before the comparison. A healthy
     quantized model seldom repeats its baseline word for word: accept beginnings that any sane answer has.
     """
+    if outputs.flaw:
+        raise Unavailable("not run: the forward pass fails (see outputs.finite)")
     judged = [text for text in outputs.texts if text.accepted]
     if not judged:
         raise NotApplicable("the matrix names no prompt with accepted texts for this device")

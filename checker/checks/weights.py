@@ -36,7 +36,9 @@ def weights_scales(weights: WeightFacts) -> Verdict:
                     unit="scales",
                     hint="the quantization state was damaged or never written; quantize the layer again",
                 )
-        if fact.constant:
+        if fact.flaw:
+            yield Finding(message=f"{fact.layer}: {fact.flaw}", where=fact.layer, hint="quantize the layer again")
+        elif fact.constant:
             yield Finding(
                 message=f"all {fact.blocks} scales of {fact.layer} are the same",
                 severity=Severity.WARN,

@@ -28,7 +28,8 @@ def explain_checks(check_id: str | None) -> ExitCode:
 def _limits(item: Check) -> str:
     rows = []
     for metric, limit in item.limits.items():
-        bars = [f"{name} {value:g}" for name, value in (("warn", limit.warn), ("fail", limit.fail)) if value is not None]
+        named = (("warn", limit.warn), ("fail", limit.fail))
+        bars = [f"{name} {value:g}" for name, value in named if value is not None]
         rows.append(f"  {item.id}.{metric}: {', '.join(bars)}")
     return "\nDefault limits:\n" + "\n".join(rows) + "\n" if rows else ""
 

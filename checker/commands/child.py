@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 from checker.domain import Json
 from checker.errors import Unavailable
-from checker.process import OFFLINE, SECRETS
+from checker.process import child_environment
 
 
 def ask(module: str, request: Json, *, timeout: float) -> dict[str, Json]:
@@ -19,8 +17,6 @@ def ask(module: str, request: Json, *, timeout: float) -> dict[str, Json]:
     Raises:
         Unavailable: it crashed, took too long, or answered with an error.
     """
-    environment = {key: value for key, value in os.environ.items() if key not in SECRETS}
-    root = str(Path(__file__).resolve().parent.parent.parent)
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", module],
@@ -29,7 +25,7 @@ def ask(module: str, request: Json, *, timeout: float) -> dict[str, Json]:
             text=True,
             timeout=timeout,
             check=False,
-            env=environment | OFFLINE | {"PYTHONPATH": root},
+            env=child_environment(),
         )
     except subprocess.TimeoutExpired:
         raise Unavailable(f"{module} did not answer within {timeout:g} s") from None

@@ -17,7 +17,7 @@ from checker.domain import ExitCode, Outcome, RunResult
 from checker.matrix import load_matrix
 
 LAYER = "model.layers.14.mlp.down_proj"  # the one that is damaged
-EXPECTED = {"smollm2-135m/nf4": Outcome.PASS, "smollm2-135m/int8": Outcome.PASS, "smollm2-135m/damaged": Outcome.FAIL}
+EXPECTED = {"smollm2/nf4": Outcome.PASS, "smollm2/int8": Outcome.PASS, "smollm2/damaged": Outcome.FAIL}
 SECONDS = 900
 NF4 = {
     "quant_method": "bitsandbytes",
@@ -35,9 +35,13 @@ quantizations:
   int8: {{quant_method: bitsandbytes, load_in_8bit: true}}
 defaults:
   prompts:
-    - {{text: "What is the capital of France?", chat: true, max_new_tokens: 10, accept: {{"*": ["The capital of France is"]}}}}
+    - text: What is the capital of France?
+      chat: true
+      max_new_tokens: 10
+      accept: {{"*": ["The capital of France is"]}}
 models:
-  - baseline: ./smollm2-135m
+  - name: smollm2
+    baseline: ./smollm2-135m
     quantizations: [nf4, int8]
     # a copy of the nf4 checkpoint in which the nibbles of {LAYER} were swapped
     checkpoints: {{damaged: ./smollm2-135m-nf4-damaged}}

@@ -35,7 +35,7 @@ class Suite:
     matrix_sha256: str | None = None
 
 
-class Interrupted(Exception):  # noqa: N818 - a signal, not a mistake
+class Interrupted(Exception):
     """A signal asked us to stop; carries the exit code that says which."""
 
     def __init__(self, code: ExitCode) -> None:

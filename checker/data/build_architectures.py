@@ -44,7 +44,16 @@ def describe(architecture: str, model_type: str) -> dict[str, Any] | None:
     from huggingface_hub.errors import StrictDataclassError
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    unbuildable = (AssertionError, AttributeError, ImportError, LookupError, RuntimeError, StrictDataclassError, TypeError, ValueError)
+    unbuildable = (
+        AssertionError,
+        AttributeError,
+        ImportError,
+        LookupError,
+        RuntimeError,
+        StrictDataclassError,
+        TypeError,
+        ValueError,
+    )
     for changes in (SMALL, {}):  # some configs refuse fewer layers
         try:
             config = CONFIG_MAPPING[model_type]()
@@ -83,7 +92,7 @@ def row_of(model: Any) -> dict[str, Any]:
     heads = [module for module in candidates if type(module) is torch.nn.Linear]
     row = {
         "dense": dense,
-        "head": sorted(pattern(name) for name, module in model.named_modules() if any(module is item for item in heads)),
+        "head": sorted(pattern(name) for name, item in model.named_modules() if any(item is head for head in heads)),
         "tie": bool(getattr(model.config.get_text_config(decoder=True), "tie_word_embeddings", False)),
         "tied": model._tied_weights_keys or {},  # noqa: SLF001 - there is no public face
         "transposed": sorted(transposed),

@@ -20,6 +20,9 @@ from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.methods import bitsandbytes_config as shared
 from checker.registry import LoadedWeight, Method, register_method
 
+MATRIX = 2  # dimensions
+LARGEST_CODE = 127
+
 
 def _declares(config: Mapping[str, Json]) -> bool:
     return shared.is_bitsandbytes(config) and bool(config.get("load_in_8bit")) and not config.get("load_in_4bit")
@@ -36,14 +39,14 @@ def _recognise(checkpoint: Checkpoint) -> tuple[StoredWeight, ...]:
     for name, header in checkpoint.tensors.items():
         if name.endswith(".SCB"):
             modules[name.removesuffix(".SCB")] = None
-        elif name.endswith(".weight") and header.dtype == "I8" and len(header.shape) == 2 and header.shape[1] != 1:
+        elif name.endswith(".weight") and header.dtype == "I8" and len(header.shape) == MATRIX and header.shape[1] != 1:
             modules[name.removesuffix(".weight")] = None
     return tuple(_read_weight(checkpoint, module) for module in modules)
 
 
 def _read_weight(checkpoint: Checkpoint, module: str) -> StoredWeight:
     header = checkpoint.tensors.get(f"{module}.weight")
-    shape = header.shape if header and len(header.shape) == 2 else None
+    shape = header.shape if header and len(header.shape) == MATRIX else None
     flaws = []
     marker = f"{module}.weight_format"
     if marker in checkpoint.tensors and checkpoint.tensors[marker].nbytes == 1 and checkpoint.read(marker)[0] != 0:
@@ -73,14 +76,14 @@ def _decode(checkpoint: Checkpoint, weight: StoredWeight) -> CodedWeight:
     shape = weight.shape or (0, 0)
     level = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
     with np.errstate(invalid="ignore"):
-        scales = checkpoint.float32(f"{weight.module}.SCB") / np.float32(127)
+        scales = checkpoint.float32(f"{weight.module}.SCB") / np.float32(LARGEST_CODE)
     return CodedWeight(
         shape=shape,
         codes=checkpoint.read(weight.weight).reshape(shape),
         scales=scales,
         levels=level[:, None],
         variance=np.full(256, 1 / 12, np.float32),
-        extreme=np.abs(level) >= 127,
+        extreme=np.abs(level) >= LARGEST_CODE,
         extreme_variance=1 / 12,
         symbols=np.arange(256, dtype=np.uint8)[:, None],
         symbol_count=255,

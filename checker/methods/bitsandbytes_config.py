@@ -40,7 +40,11 @@ def is_bitsandbytes(config: Mapping[str, Json]) -> bool:
 
 
 def contradictions(config: Mapping[str, Json]) -> list[tuple[str, str]]:
-    """Exactly one of the two flags must be set; transformers takes an empty config for 4-bit fp4."""
+    """The method is named and exactly one of the two flags set; transformers takes an empty config for 4-bit fp4."""
+    if "quant_method" not in config:
+        return [
+            ("quant_method", "quant_method is missing; other loaders than transformers would load the model as dense")
+        ]
     four, eight = bool(config.get("load_in_4bit")), bool(config.get("load_in_8bit"))
     if four and eight:
         return [("load_in_8bit", "load_in_4bit and load_in_8bit are both true; keep one")]

@@ -8,7 +8,6 @@ shape must have.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -22,6 +21,8 @@ ITEM_BYTES = {"U8": 1, "I8": 1, "F16": 2, "BF16": 2, "F32": 4, "F64": 8}
 BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 DENSE_DTYPES = ("float16", "bfloat16", "float32")
 LARGEST_DIMENSION = 1 << 31
+LARGEST_FLOAT = 3.4e38  # of 32 bit; NaN compares false, and an integer of a thousand digits does not overflow
+MOST_DIMENSIONS = 3
 
 _COMPANION = re.compile(
     r"(?P<weight>.+\.weight)\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.bitsandbytes__\w+)"
@@ -35,7 +36,12 @@ def find_weights(tensors: Mapping[str, TensorHeader]) -> list[str]:
         match = _COMPANION.fullmatch(name)
         if match:
             found[match["weight"]] = None
-        elif name.endswith(".weight") and header.dtype in ("U8", "I8") and len(header.shape) == 2 and header.shape[1] == 1:
+        elif (
+            name.endswith(".weight")
+            and header.dtype in ("U8", "I8")
+            and len(header.shape) == 2
+            and header.shape[1] == 1
+        ):
             found[name] = None
     return list(found)
 
@@ -99,7 +105,9 @@ def _read_state(checkpoint: Checkpoint, weight: str, flaws: list[Flaw]) -> dict[
         state = None
     if not isinstance(state, dict):
         flaws.append(
-            Flaw(where=name, message=f"the quantization state {name} is no JSON object", hint="quantize the layer again")
+            Flaw(
+                where=name, message=f"the quantization state {name} is no JSON object", hint="quantize the layer again"
+            )
         )
         return {}
     return _valid_items(state, name, name.removeprefix(prefix), flaws)
@@ -122,14 +130,16 @@ def _valid_items(state: dict[str, Json], name: str, named_type: str, flaws: list
             seen = repr(state[key])[:80] if key in state else "missing"
             flaws.append(_state_flaw(name, f"{key} of the quantization state {name} is {seen}", expected=_MEANING[key]))
     for key in state.keys() - set(_VALID):
-        flaws.append(_state_flaw(name, f"the quantization state {name} has the unknown key {key[:60]!r}", expected=None))
+        flaws.append(
+            _state_flaw(name, f"the quantization state {name} has the unknown key {key[:60]!r}", expected=None)
+        )
     if good.get("quant_type", named_type) != named_type:
         message = f"the quantization state {name} says quant_type {good['quant_type']}, its name says {named_type}"
         flaws.append(_state_flaw(name, message, expected=named_type))
     return good
 
 
-def _state_flaw(name: str, message: str, expected: Json) -> Flaw:
+def _state_flaw(name: str, message: str, expected: Json = None) -> Flaw:
     hint = "bitsandbytes' kernels take this value unchecked; quantize the layer again and save it with save_pretrained"
     return Flaw(where=name, message=message.replace("\n", " "), expected=expected, hint=hint)
 
@@ -143,14 +153,16 @@ def _is_block_size(value: Json) -> bool:
 
 
 def _is_offset(value: Json) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_FLOAT
 
 
 _VALID: dict[str, Callable[[Json], bool]] = {
     "quant_type": lambda value: value in ("nf4", "fp4"),
     "blocksize": _is_block_size,
     "dtype": lambda value: value in DENSE_DTYPES,
-    "shape": lambda value: isinstance(value, list) and 0 < len(value) < 4 and all(map(_is_dimension, value)),
+    "shape": lambda value: (
+        isinstance(value, list) and 0 < len(value) <= MOST_DIMENSIONS and all(map(_is_dimension, value))
+    ),
     "nested_blocksize": _is_block_size,
     "nested_dtype": lambda value: value == "float32",
     "nested_offset": _is_offset,

@@ -22,6 +22,7 @@ def gather_artifact(checkpoint: Checkpoint, baseline: Checkpoint | None) -> Arti
     declared = method_declared(quantization_config) if quantization_config is not None else None
     stored, weights = recognise(checkpoint, declared)
     modules = find_modules(checkpoint, weights, architecture, declared, quantization_config)
+    attributes = _declared_attributes(declared, quantization_config, config)
     return ArtifactFacts(
         flaws=tuple(map(_flaw, checkpoint.problems)),
         config=checkpoint.config,
@@ -31,7 +32,7 @@ def gather_artifact(checkpoint: Checkpoint, baseline: Checkpoint | None) -> Arti
         stored_method=stored.id if stored else None,
         known_methods=tuple(sorted({method.quant_method for method in all_methods()})),
         key_flaws=_key_flaws(declared, quantization_config),
-        declared=_declared_attributes(declared, quantization_config, config),
+        declared=attributes,
         roundtrip=_roundtrip(quantization_config),
         tensors={
             name: TensorFact(name=name, dtype=header.dtype, shape=header.shape, nbytes=header.nbytes)
@@ -44,7 +45,7 @@ def gather_artifact(checkpoint: Checkpoint, baseline: Checkpoint | None) -> Arti
         fused_groups=fused_groups(module.name for module in modules),
         architecture=architecture.name,
         architecture_known=architecture.known,
-        memory=predict_memory(checkpoint, baseline, weights, modules, declared or stored),
+        memory=predict_memory(checkpoint, baseline, weights, modules, declared or stored, attributes),
     )
 
 

@@ -61,7 +61,7 @@ def write_baseline(gguf: Path, target: Path) -> None:
 
 
 def swap_nibbles(folder: Path, module: str) -> None:
-    """Damage one 4-bit weight: swap the two codes of each byte, as a packing mistake would. Every check of form passes."""
+    """Damage one 4-bit weight as a packing mistake would: swap the codes of each byte. Every check of form passes."""
     with open_checkpoint(folder) as checkpoint:
         header = checkpoint.tensors[f"{module}.weight"]
         codes = checkpoint.read(header.name).copy()

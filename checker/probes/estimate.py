@@ -34,7 +34,7 @@ def estimate(config_file: Path, quantizations: Mapping[str, Mapping[str, Json]],
     rows = {}
     for name, quantization in quantizations.items():
         method = method_declared(quantization)
-        assert method is not None  # noqa: S101 - the command checked it
+        assert method is not None
         skeleton = build_skeleton(config, method, quantization)
         footprint, true_bytes = _quantized_bytes(skeleton, method, method.declared(quantization))
         rows[name] = {
@@ -56,15 +56,13 @@ def estimate(config_file: Path, quantizations: Mapping[str, Mapping[str, Json]],
 
 def _dense_bytes(skeleton: Skeleton) -> int:
     tensors = [*skeleton.model.parameters(), *skeleton.model.buffers()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + _float32_extra(skeleton)
+    return int(sum(tensor.numel() * tensor.element_size() for tensor in tensors)) + _float32_extra(skeleton)
 
 
 def _float32_extra(skeleton: Skeleton) -> int:
     """What parameters kept in float32 take beyond the model's dtype."""
     parameters = dict(skeleton.model.named_parameters())
-    return sum(
-        parameters[name].numel() * (4 - parameters[name].element_size()) for name in skeleton.kept_in_float32
-    )
+    return sum(parameters[name].numel() * (4 - parameters[name].element_size()) for name in skeleton.kept_in_float32)
 
 
 def _quantized_bytes(skeleton: Skeleton, method: Method, attributes: Mapping[str, Any]) -> tuple[int, int]:

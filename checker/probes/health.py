@@ -48,7 +48,12 @@ def _try(name: str, kernel: Callable[[Any], float], weight: Any) -> dict[str, Js
     try:
         error = kernel(weight)
     except ImportError as missing:
-        return {"name": name, "works": False, "says": f"{missing.name} is not installed", "remedy": "quant-verify[torch]"}
+        return {
+            "name": name,
+            "works": False,
+            "says": f"{missing.name} is not installed",
+            "remedy": "quant-verify[torch]",
+        }
     except (RuntimeError, NotImplementedError, AttributeError, ValueError, OSError) as failure:
         remedy = "install the bitsandbytes build for this CUDA version; python -m bitsandbytes says which it looks for"
         return {"name": name, "works": False, "says": one_line(failure), "remedy": remedy}

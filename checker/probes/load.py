@@ -53,9 +53,7 @@ def placement(device: str, gpus: int) -> Any:
     return "auto" if gpus > 1 and device.startswith("cuda") else {"": device}
 
 
-def load_model(
-    folder: Path, device: str, *, gpus: int = 1, trust_remote_code: bool = False, **options: Any
-) -> Loaded:
+def load_model(folder: Path, device: str, *, gpus: int = 1, trust_remote_code: bool = False, **options: Any) -> Loaded:
     """Load a model of the class its config names: safetensors only, offline.
 
     A model that does not load is a result, not an error: it may be just what the user asked about.
@@ -137,7 +135,10 @@ def config_class_flaws(config: Any, method: Method | None) -> tuple[Flaw, ...]:
         elif key not in once and value not in (None, False):
             flaws.append(_flaw(key, f"{cls.__name__} drops {key}", None, value))
     changed = sorted(key for key in {*once, *twice} if once.get(key) != twice.get(key))
-    return (*flaws, *(_flaw(key, f"{key} changes each time it is saved", twice.get(key), once.get(key)) for key in changed))
+    return (
+        *flaws,
+        *(_flaw(key, f"{key} changes each time it is saved", twice.get(key), once.get(key)) for key in changed),
+    )
 
 
 def _flaw(key: str, message: str, observed: Json, expected: Json) -> Flaw:
@@ -154,7 +155,11 @@ def _flaw(key: str, message: str, observed: Json, expected: Json) -> Flaw:
 def _plain(values: Mapping[str, Any]) -> dict[str, Json]:
     """As JSON would hold it: dtypes and enums as strings, tuples as lists."""
     return {
-        key: list(value) if isinstance(value, tuple) else value if _is_json(value) else str(value).removeprefix("torch.")
+        key: list(value)
+        if isinstance(value, tuple)
+        else value
+        if _is_json(value)
+        else str(value).removeprefix("torch.")
         for key, value in values.items()
     }
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from checker.architecture import architecture_of, counterpart
 from checker.checkpoint import Checkpoint, TensorHeader
+from checker.domain import Json
 from checker.facts import ByteRow, ExpectedTensor, MemoryFact, ModuleFact, StoredWeight
 from checker.probes.modules import FLOATS
 from checker.registry import Method
@@ -26,12 +27,13 @@ def predict_memory(
     weights: tuple[StoredWeight, ...],
     modules: tuple[ModuleFact, ...],
     method: Method | None,
+    declared: Mapping[str, Json],
 ) -> MemoryFact | None:
     """Predicted against stored bytes, tensor by tensor; None when nothing is packed and there is no baseline."""
     if not checkpoint.tensors or (baseline is None and not weights):
         return None
     if baseline is not None and baseline.tensors:
-        predicted = dict(_from_baseline(checkpoint, baseline, weights, modules, method))
+        predicted = dict(_from_baseline(checkpoint, baseline, weights, modules, method, declared))
     else:
         predicted = dict(_from_checkpoint(checkpoint, weights))
     rows = []
@@ -77,12 +79,16 @@ def _from_baseline(
     weights: tuple[StoredWeight, ...],
     modules: tuple[ModuleFact, ...],
     method: Method | None,
+    declared: Mapping[str, Json],
 ) -> Iterator[tuple[str, ExpectedTensor | int]]:
     """Every tensor of the baseline in the form that the declared method gives it."""
     tied = architecture_of(checkpoint.config or {}).tied
     facts = {module.weight: module for module in modules}
-    attributes = {weight.weight: weight.attributes for weight in weights}
-    usual = attributes[weights[0].weight] if weights else {}
+    bits = declared.get("bits")  # what is stored in another width was not made by the declared method
+    attributes = {
+        weight.weight: weight.attributes for weight in weights if weight.attributes["bits"] == bits or not declared
+    }
+    usual = declared or next(iter(attributes.values()), {})
     names = _names(checkpoint, baseline)
     for name, header in baseline.tensors.items():
         here = names.get(name, name)
@@ -90,8 +96,8 @@ def _from_baseline(
         if here in tied and here not in checkpoint.tensors:
             continue
         wanted = fact is not None and (fact.wanted if fact.wanted is not None else fact.quantized)
-        if wanted and method is not None and len(header.shape) > 1 and (attributes or method.declared({})):
-            settings = attributes.get(here) or usual or method.declared({})
+        if wanted and method is not None and len(header.shape) > 1:
+            settings = attributes.get(here, usual)
             yield from ((part.name, part) for part in method.layout(here, _as_stored(header, fact), settings))
         else:
             yield here, _dense_size(header, checkpoint, baseline)

@@ -68,7 +68,7 @@ def _wanted(
         return None, ""
     if role in ("linear", "expert", "vision"):
         return True, ""
-    return False, f"{architecture.name or 'the architecture'}: {role}"
+    return False, f"{architecture.name or 'the architecture'} keeps it dense ({role})"
 
 
 def skip_entries(

@@ -10,12 +10,14 @@ from typing import Any
 from checker.domain import Prompt
 from checker.errors import Unavailable
 from checker.facts import GeneratedText, OutputFacts
-from checker.probes.load import one_line
+from checker.probes.load import one_line, raise_environment_fault
 
 POSITIONS = 64
+# _convert_weight_packed_for_cpu in bitsandbytes/functional.py: out divisible by 32, in even
+KERNEL_LIMITS = ("must be divisible by block_n", "K must be even")
 PROBE_TEXT = (
-    "The history of bread is long. People ground wild grain between stones, mixed the flour with water, and baked it on "
-    "hot rocks ten thousand years ago. Later they learned that dough left in a warm place rises by itself, and that a "
+    "The history of bread is long. People ground wild grain between stones, mixed the flour with water, and baked it "
+    "on hot rocks ten thousand years ago. Later they learned that dough left in a warm place rises by itself, and that a "
     "piece kept from yesterday makes today's loaf light. In 1859 Louis Pasteur showed that yeast is alive."
 )
 
@@ -53,11 +55,16 @@ def load_tokenizer(folder: Path) -> Any:
     return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
+class ForwardFailed(Exception):  # noqa: N818 - a fact about the model
+    """The model loads but does not run; the message says how it failed."""
+
+
 def run_forward(model: Any, inputs: dict[str, Any]) -> Any:
     """Logits of one forward pass, [positions, vocabulary], float32 on the CPU.
 
     Raises:
-        Unavailable: the kernels of this device do not take the model's shapes.
+        ForwardFailed: the model's own fault.
+        Unavailable: the kernels of this device do not take the model's shapes, or there is not enough memory.
     """
     import torch
 
@@ -66,6 +73,12 @@ def run_forward(model: Any, inputs: dict[str, Any]) -> Any:
             logits = model(**inputs, use_cache=False).logits
     except (NotImplementedError, torch.AcceleratorError) as error:
         raise Unavailable(f"the forward pass does not run on this device: {one_line(error)}") from error
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise_environment_fault(error)
+        if any(words in str(error) for words in KERNEL_LIMITS):
+            message = f"this device's 4-bit kernels do not take the shape of some layer ({error}); use another device"
+            raise Unavailable(message) from error
+        raise ForwardFailed(one_line(error)) from error
     return logits[0].float().cpu()
 
 
@@ -144,5 +157,8 @@ def accepted_on(prompt: Prompt, device: str) -> tuple[str, ...]:
 
     names = (device, device.partition(":")[0])
     return tuple(
-        text for glob, texts in prompt.accept.items() if any(fnmatchcase(name, glob) for name in names) for text in texts
+        text
+        for glob, texts in prompt.accept.items()
+        if any(fnmatchcase(name, glob) for name in names)
+        for text in texts
     )

@@ -49,5 +49,5 @@ def quantize(baseline: Path, cell: Cell, target: Path, *, trust_remote_code: boo
 
 
 def _config_object(method: Method, wanted: Mapping[str, Json]) -> Any:
-    assert method.config_class is not None  # noqa: S101 - the caller checked
+    assert method.config_class is not None
     return getattr(import_transformers(), method.config_class.rpartition(".")[2]).from_dict(dict(wanted))

@@ -95,9 +95,7 @@ def build_skeleton(
     skips = method.skips(quantization_config) if method else None
     patterns = HfQuantizer.get_modules_to_not_convert(model, None if skips is None else list(skips), kept)
     quantizable = tuple(
-        name
-        for name, module in model.named_modules()
-        if is_linear(module) and should_convert_module(name, patterns)
+        name for name, module in model.named_modules() if is_linear(module) and should_convert_module(name, patterns)
     )
     strict = [*(getattr(model, "_keep_in_fp32_modules_strict", None) or ())]
     in_float32 = [*strict, *(kept if dtype == torch.float16 else ())]
@@ -106,7 +104,9 @@ def build_skeleton(
         quantizable=quantizable,
         fused_experts=tuple(fused_experts(model, patterns)),
         kept_in_float32=tuple(
-            name for name, _ in model.named_parameters() if not should_convert_module(name.rpartition(".")[0], in_float32)
+            name
+            for name, _ in model.named_parameters()
+            if not should_convert_module(name.rpartition(".")[0], in_float32)
         ),
     )
 

@@ -27,9 +27,7 @@ def gather_structure(
     return StructureFacts(
         method=method.id,
         modules=modules,
-        fused_experts=tuple(
-            name for name in skeleton.fused_experts if model.get_parameter(name).is_floating_point()
-        ),
+        fused_experts=tuple(name for name in skeleton.fused_experts if model.get_parameter(name).is_floating_point()),
         dense=dense,
         declared_compute_dtype=declared if isinstance(declared, str) else None,
         storage_dtype=_TORCH_NAMES.get(str(next(iter(storage)))) if len(storage) == 1 else None,

@@ -51,7 +51,7 @@ def gather_weights(
     whole = [weight for weight in artifact.weights if not flaws[weight.weight]]
 
     def measure(weight: StoredWeight) -> tuple[ScaleFact, CodeFact, ErrorFact | None]:
-        assert method.decode is not None  # noqa: S101 - the caller asked a method that decodes
+        assert method.decode is not None
         return _measure(weight, method.decode(checkpoint, weight), baseline, sampled=sampled)
 
     if method.decode is None:
@@ -110,9 +110,7 @@ def _selection(coded: CodedWeight, *, sampled: bool) -> Iterator[slice | npt.NDA
         yield slice(start, min(start + step, count))
 
 
-def _add(
-    sums: _Sums, coded: CodedWeight, blocks: slice | npt.NDArray[np.int64], reference: _Reference | None
-) -> None:
+def _add(sums: _Sums, coded: CodedWeight, blocks: slice | npt.NDArray[np.int64], reference: _Reference | None) -> None:
     codes, scales = coded.codes[blocks], coded.scales[blocks]
     squared = np.square(scales, dtype=np.float64)
     variance = np.take(coded.variance, codes).sum(axis=1)
@@ -165,7 +163,7 @@ class _Reference:
     def blocks(self, blocks: slice | npt.NDArray[np.int64]) -> Float32:
         """Flattened float32 values of the blocks; the padding of the last one is left out."""
         size, count = self.coded.block_size, math.prod(self.coded.shape)
-        assert self.name is not None  # noqa: S101 - a reference with a flaw is never read
+        assert self.name is not None
         if isinstance(blocks, slice):
             start, stop = blocks.start * size, min(blocks.stop * size, count)
             if self.transposed is not None:
@@ -220,6 +218,7 @@ def _scale_fact(layer: str, coded: CodedWeight) -> ScaleFact:
         zero=zero.size,
         zero_with_data=with_data,
         negative_allowed=coded.negative_scales,
+        flaw=coded.scale_flaw,
         constant=bool(scales.size > 1 and zero.size < scales.size and scales.min() == scales.max()),
     )
 

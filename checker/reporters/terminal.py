@@ -40,7 +40,9 @@ _MARGIN = 9
 _LAYER_WIDTH = 14  # at least
 _CHECKS_WIDTH = 14
 _TIME_WIDTH = 6
-_OTHER_COLUMNS = 66  # what a table of average names takes beside the layer
+_ID_WIDTH = 16  # of a cell's id, at least
+_LONG_ID = 40
+_OTHER_COLUMNS = 54  # what the table takes beside the cell's id and the layer
 
 _TRAILING_SPACE = re.compile(r" +$", re.MULTILINE)
 
@@ -99,7 +101,11 @@ def _table(run: RunResult, width: int) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim", padding=(0, 1, 0, 0))
-    table.add_column("cell", overflow="fold")
+    lengths = [len(terminal(cell.cell.id)) for cell in run.cells]
+    longest = max((length for length in lengths if length <= _LONG_ID), default=_LONG_ID)  # longer ones are folded
+    ids = min(longest, max(_ID_WIDTH, width - _OTHER_COLUMNS - _LAYER_WIDTH))
+    room = width - ids - _OTHER_COLUMNS
+    table.add_column("cell", overflow="fold", min_width=ids)
     table.add_column("verdict", no_wrap=True)
     table.add_column("saved", justify="right", no_wrap=True)
     table.add_column("worst layer", no_wrap=True)
@@ -112,7 +118,7 @@ def _table(run: RunResult, width: int) -> Table:
             words(terminal(cell.cell.id)),
             words((WORDS[cell.outcome], STYLES[cell.outcome])),
             "" if memory is None else f"{1 - memory.ratio:.0%}",
-            "" if worst is None else words(_end(terminal(worst[0]), max(_LAYER_WIDTH, width - _OTHER_COLUMNS))),
+            "" if worst is None else words(_layer(terminal(worst[0]), room - 1)),
             "" if worst is None else f"{worst[1]:.4g}",
             words(counts(cell)),
             figures.duration(cell.seconds),
@@ -120,8 +126,10 @@ def _table(run: RunResult, width: int) -> Table:
     return table
 
 
-def _end(name: str, width: int) -> str:
-    """The end of a layer's name, which tells more than its beginning."""
+def _layer(name: str, width: int) -> str:
+    """The end of a layer's name, which tells more than its beginning; on a narrow terminal its last part alone."""
+    if width < _LAYER_WIDTH:
+        return name.rpartition(".")[2][-_LAYER_WIDTH:]
     return name if len(name) <= width else ELLIPSIS + name[1 - width :]
 
 

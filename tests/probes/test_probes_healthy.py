@@ -15,4 +15,6 @@ def test_a_healthy_checkpoint_has_no_failing_check(zoo: Zoo, name: str, variant:
     judged = judge_files(zoo.quantized(name, variant), zoo.baseline(name))
     print(judged.text(), judged.measurements.get("weights"))
     assert not judged.ids(Outcome.ERROR), judged.text()
-    assert judged.ids(Outcome.FAIL) <= ({"layers.coverage", "memory.ratio"} if name in FUSED_EXPERTS else set()), judged.text()
+    assert judged.ids(Outcome.FAIL) <= ({"layers.coverage", "memory.ratio"} if name in FUSED_EXPERTS else set()), (
+        judged.text()
+    )
