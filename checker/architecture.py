@@ -23,8 +23,11 @@ _ROLE_BY_NAME = (
     ("head", re.compile(r"(^|\.)(lm_head|embed_out|score|classifier|output_projection|cls\.predictions\.decoder)$")),
     ("vision", re.compile(r"(^|\.)(vision_tower|vision_model|visual|multi_modal_projector|mm_projector)(\.|$)")),
 )
+_LONGEST_NAME = 250
 _FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("query", "key", "value"), ("w1", "w3"))
-_SAFE_REGEX = re.compile(r"[\w.\-*^$|\\\[\]?]{1,200}")
+_SAFE_REGEX = re.compile(r"[\w.\-*+^$|\\\[\]?]{1,200}")
+_QUANTIFIER = re.compile(r"[*+?]")  # many of them backtrack for ever, even without nesting: m?m?m?…mmm
+_MOST_QUANTIFIERS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +60,7 @@ def architecture_of(config: Mapping[str, Json]) -> Architecture:
     """The architecture that ``config.json`` names first, with its ties switched on or off as the config says."""
     names = config.get("architectures")
     name = str(names[0]) if isinstance(names, list) and names else ""
+    name = name if name.isprintable() else ascii(name)  # it goes into messages
     row = _table().get(name)
     text = config.get("text_config")
     tie = config.get("tie_word_embeddings", text.get("tie_word_embeddings") if isinstance(text, Mapping) else None)
@@ -94,7 +98,8 @@ def skip_matches(entry: str, module: str) -> bool:
     """
     if module.endswith(entry):
         return True
-    safe = _SAFE_REGEX.fullmatch(entry) is not None and entry.count("*") <= 3  # noqa: PLR2004 - bounds the backtracking
+    few = len(_QUANTIFIER.findall(entry)) <= _MOST_QUANTIFIERS and len(module) <= _LONGEST_NAME
+    safe = few and _SAFE_REGEX.fullmatch(entry) is not None
     try:
         expression = re.compile(rf"(?:{entry if safe else re.escape(entry)})(?:(?<=\.)|(?=\.|$))")
     except re.error:

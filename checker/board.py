@@ -27,7 +27,7 @@ from checker.domain import (
     Waiver,
 )
 
-NOT_YET = CheckError(kind=ErrorKind.NOT_RUN, message="not run: the run ended before this check")
+NOT_YET = CheckError(kind=ErrorKind.NOT_RUN, message="the run ended before this check")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +97,7 @@ class Board:
 
         Between two checks ``first`` has a result already; then the next one in line is charged.
         """
-        rest = CheckError(kind=ErrorKind.NOT_RUN, message=f"not run: {error.message}")
+        rest = CheckError(kind=ErrorKind.NOT_RUN, message=f"never reached: {error.message}")
         entry = self._entries[cell_id]
         open_ = [check_id for check_id, result in entry.checks.items() if result.error is NOT_YET]
         if first is not None and first not in open_:

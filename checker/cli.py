@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -31,7 +33,7 @@ def run_options(function: F) -> F:
     """The options that ``run`` and ``check`` share; they reach the command as one dictionary."""
     for decorate in reversed(
         (
-            option("--depth", type=click.Choice(list(Depth)), help="How far to go; see the README."),
+            option("--depth", type=click.Choice([depth.value for depth in Depth]), help="How far to go; see the README."),
             option("--select", multiple=True, metavar="CHECK", help="Only these checks: globs, comma lists."),
             option("--ignore", multiple=True, metavar="CHECK", help="Not these checks: globs, comma lists."),
             option("--only", multiple=True, metavar="CELL", help="Only these cells: globs, comma lists."),
@@ -177,6 +179,7 @@ def main() -> None:
     sys.excepthook = _crash
     try:
         code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
     except MatrixError as error:
         for mistake in error.mistakes:
             _say(str(mistake))
@@ -195,19 +198,32 @@ def main() -> None:
     except BrokenPipeError:  # the reader of stdout went away; what we had to say is in the reports
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.UNVERIFIED
+    for stream in (sys.stdout, sys.stderr):  # what cannot be flushed now would make the exit code 120
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if code in (ExitCode.HANGUP, ExitCode.INTERRUPTED, ExitCode.TERMINATED):  # do not wait for a download to end
+        os._exit(int(code))
     sys.exit(int(code or 0))
 
 
 def _say(text: str) -> None:
     from checker.reporters import escape
 
-    sys.stderr.write(f"quant-verify: {escape.log(text)}\n")
+    with contextlib.suppress(OSError):  # stderr may be gone; the exit code still says it
+        sys.stderr.write(f"quant-verify: {escape.log(text)}\n")
+        sys.stderr.flush()
 
 
 def _crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """The last resort: one sentence (the traceback with --verbose) and exit code 3."""
-    _say(f"internal error, please report it: {kind.__name__}: {error}")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        _say(f"the disk is full ({error}); free some space, or set TMPDIR to a larger disk")
+    else:
+        _say(f"internal error, please report it: {kind.__name__}: {' '.join(str(error).split())}")
     if "--verbose" in sys.argv or os.environ.get("QUANT_VERIFY_VERBOSE"):
         traceback.print_exception(kind, error, trace)
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
     os._exit(int(ExitCode.UNVERIFIED))

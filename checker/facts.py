@@ -1,8 +1,4 @@
-"""What the probes find out, as plain frozen values: the only thing a check may read.
-
-Probes are slow and touch files, torch and GPUs; checks are pure and fast. Between them stands this module. A test of a
-check writes these facts as literals.
-"""
+"""What the probes find out, as plain frozen values: all that a check may read, and what its tests write as literals."""
 
 from __future__ import annotations
 
@@ -14,10 +10,7 @@ from checker.domain import Json, Severity
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flaw:
-    """Something wrong with a file, a key or a tensor as such, found while reading it.
-
-    ``where`` is a tensor name, a key or a file name; the check that reports it decides nothing but the id.
-    """
+    """Something wrong with a file, a key or a tensor as such; ``where`` names it. A check adds nothing but its id."""
 
     message: str
     where: str = ""
@@ -186,6 +179,7 @@ class ErrorFact:
     gain: float
     centred_gain: float
     bits: int
+    values: int = 0  # examined; a few hundred scatter by several per cent. 0: enough not to matter
     flaw: str = ""  # why no comparison was possible: missing in the baseline, another shape
 
 

@@ -138,19 +138,19 @@ Domain = Callable[[Json], str | None]
 
 def boolean(value: Json) -> str | None:
     """True or false, and not a number that looks like one."""
-    return None if isinstance(value, bool) else f"must be true or false, not {value!r}"
+    return None if isinstance(value, bool) else f"must be true or false, not {repr(value)[:200]}"
 
 
 def number(value: Json) -> str | None:
     """A finite number, zero or more."""
     good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-    return None if good else f"must be a number of 0 or more, not {value!r}"
+    return None if good else f"must be a number of 0 or more, not {repr(value)[:200]}"
 
 
 def names_or_none(value: Json) -> str | None:
     """A list of names, or null."""
     good = value is None or (isinstance(value, list) and all(isinstance(item, str) and item for item in value))
-    return None if good else f"must be null or a list of module names, not {value!r}"
+    return None if good else f"must be null or a list of module names, not {repr(value)[:200]}"
 
 
 def one_of(*allowed: Json) -> Domain:
@@ -160,7 +160,7 @@ def one_of(*allowed: Json) -> Domain:
         if any(value == item and type(value) is type(item) for item in allowed):
             return None
         listed = ", ".join("null" if item is None else str(item) for item in allowed)
-        return f"must be one of {listed}, not {value!r}{did_you_mean(str(value).lower(), map(str, allowed))}"
+        return f"must be one of {listed}, not {repr(value)[:200]}{did_you_mean(str(value).lower(), map(str, allowed))}"
 
     return domain
 
@@ -170,7 +170,9 @@ def config_flaws(method: Method, config: Mapping[str, Json]) -> list[tuple[str, 
     flaws = []
     for key, value in config.items():
         if key not in method.keys:
-            flaws.append((key, f"{key} is no key of {method.id}{did_you_mean(key, method.keys)}; it would be ignored"))
+            shown = key[:100] if key.isprintable() else ascii(key)[:100]
+            near = did_you_mean(key, method.keys)
+            flaws.append((key, f"{shown} is no key of {method.id}{near}; it would be ignored"))
         elif (wrong := method.keys[key](value)) is not None:
             flaws.append((key, f"{key} {wrong}"))
     return flaws + method.contradictions(config)

@@ -110,20 +110,24 @@ class Runner:
 
     def wait(self, seconds: float) -> None:
         """Give the threads time to remove what lies in scratch folders."""
-        wait(self._futures, timeout=seconds)
+        wait([future for future in self._futures if not future.cancelled()], timeout=seconds)
 
     def _run_cell(self, cell: Cell, checks: tuple[str, ...], *, more: bool) -> None:
         begin = time.monotonic()
         self._updates.put(Update(cell_id=cell.id))
         attempts = 1
         trouble = self._attempt(cell, checks, more=more)
-        if trouble is not None and trouble.error.kind in RETRIED and not self._closed:
+        if trouble is not None and self._worth_another(trouble.error.kind):
             attempts = 2
             self._updates.put(Update(cell_id=cell.id, retrying=True, died=trouble.error))
             trouble = self._attempt(cell, checks, more=more)
         if trouble is not None and trouble.fatal:
             self._updates.put(Update(cell_id=cell.id, started=trouble.check, died=trouble.error))
         self._updates.put(Update(cell_id=cell.id, ended=time.monotonic() - begin, attempts=attempts))
+
+    def _worth_another(self, kind: ErrorKind) -> bool:
+        hopeless = kind is ErrorKind.NETWORK and self._options.offline
+        return kind in RETRIED and not hopeless and not self._closed
 
     def _attempt(self, cell: Cell, checks: tuple[str, ...], *, more: bool) -> _Trouble | None:
         """Fetch what the cell needs and judge it in a fresh worker; returns the infrastructure's fault, if any."""

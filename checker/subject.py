@@ -88,9 +88,13 @@ class Subject:
                 raise
         return self._facts[kind]
 
-    @cached_property
+    @property
     def folder(self) -> Path:
         """The checkpoint's folder; a cell that is quantized here is quantized and saved first."""
+        folder: Path = self.get(Path)
+        return folder
+
+    def _folder(self) -> Path:
         if self.job.checkpoint is not None:
             return Path(self.job.checkpoint)
         from checker.probes.quantize import quantize
@@ -261,6 +265,7 @@ def _weight_count(artifact: ArtifactFacts) -> int:
 
 
 _GATHER: dict[type, Callable[[Subject], object]] = {
+    Path: Subject._folder,  # noqa: SLF001 - as those below
     ArtifactFacts: Subject._artifact,  # noqa: SLF001 - the table belongs to the class
     WeightFacts: Subject._weights,  # noqa: SLF001
     LoadFacts: Subject._load,  # noqa: SLF001

@@ -1,7 +1,7 @@
 """The child process: judges one cell and streams results, one JSON line each, to a pipe of its own.
 
-``python -m checker.worker FD PARENT [preload]`` reads one job from standard input. Standard output and error belong to the libraries
-(and to whatever a checkpoint makes them print); the parent keeps them in a file and never parses them.
+``python -m checker.worker FD PARENT [preload]`` reads one job from standard input. Standard output and error belong to
+the libraries (and to whatever a checkpoint makes them print); the parent keeps them in a file and never parses them.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def config_method(artifact: ArtifactFacts) -> Verdict:
     name = config.get("quant_method")
     if artifact.declared_method is not None:
         return
-    if name in UPSTREAM_METHODS:
+    if isinstance(name, str) and name in UPSTREAM_METHODS:
         raise Unavailable(f"{name} is a method of transformers that this version of quant-verify cannot judge yet")
     near = difflib.get_close_matches(str(name), artifact.known_methods, n=1)
     known = ", ".join(artifact.known_methods)

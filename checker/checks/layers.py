@@ -119,6 +119,7 @@ def layers_excluded(artifact: ArtifactFacts) -> Verdict:
         if not entry.matches:
             yield Finding(
                 message=f"the skip list's entry {entry.entry!r} matches no module",
+                severity=Severity.WARN,
                 where=entry.entry,
                 observed="0 modules",
                 limit="1 or more",

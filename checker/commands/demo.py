@@ -12,7 +12,7 @@ from typing import Any
 
 from checker.commands.child import ask
 from checker.commands.run import arguments_of, vocabulary
-from checker.commands.suite import Suite, run_suite, show
+from checker.commands.suite import Suite, run_suite
 from checker.domain import ExitCode, Outcome, RunResult
 from checker.matrix import load_matrix
 
@@ -35,10 +35,8 @@ quantizations:
   int8: {{quant_method: bitsandbytes, load_in_8bit: true}}
 defaults:
   prompts:
-    - text: What is the capital of France?
-      chat: true
-      max_new_tokens: 10
-      accept: {{"*": ["The capital of France is"]}}
+    - {{text: "The first president of the United States was George", accept: {{"*": ["Washington"]}}}}
+    - {{text: "1, 2, 3, 4, 5, 6,", accept: {{"*": ["7, 8, 9,"]}}}}
 models:
   - name: smollm2
     baseline: ./smollm2-135m
@@ -55,8 +53,7 @@ def run_demo(options: Mapping[str, Any], *, rebuild: bool) -> ExitCode:
     arguments = arguments_of({**options, "report_dir": options["report_dir"] or "quant-verify-report"})
     loaded = load_matrix(folder / "quant-verify.yml", vocabulary(), forced=arguments.forced())
     suite = Suite(cells=loaded.cells, matrix_path=loaded.path, matrix_sha256=loaded.sha256)
-    run = run_suite(suite, arguments)
-    code = show(run, arguments)
+    run, code = run_suite(suite, arguments)
     if run.interrupted is not None:
         return code
     as_expected, sentence = judge(run)

@@ -32,9 +32,7 @@ def estimate_config(config: str, quantization: str | None, dtype: str | None, *,
         UsageError: no such config, or a quantization that is none.
         Unavailable: the architecture cannot be built, or torch is not installed.
     """
-    path = Path(config)
-    if not (path.is_file() or (path / "config.json").is_file()):
-        raise UsageError(f"{config} is neither a config.json nor a folder that holds one")
+    path = _config_file(config)
     wanted = {"as given": _parse(quantization)} if quantization else dict(DEFAULTS)
     request = {"config": str(path.resolve()), "quantizations": wanted, "dtype": dtype}
     answer = ask("checker.probes.estimate", request, timeout=SECONDS)
@@ -43,6 +41,20 @@ def estimate_config(config: str, quantization: str | None, dtype: str | None, *,
     else:
         _show(answer)
     return ExitCode.PASSED
+
+
+def _config_file(config: str) -> Path:
+    path = Path(config)
+    if not (path.is_file() or (path / "config.json").is_file()):
+        raise UsageError(f"{config} is neither a config.json nor a folder that holds one")
+    file = path if path.is_file() else path / "config.json"
+    try:
+        value = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{file} cannot be read as JSON: {error}") from None
+    if not isinstance(value, dict) or not value.get("architectures") or not value.get("model_type"):
+        raise UsageError(f"{file} is no model's config.json: it must hold model_type and architectures")
+    return path
 
 
 def _parse(text: str) -> dict[str, Json]:

@@ -55,15 +55,18 @@ def write_first_files(folder: Path, *, force: bool) -> ExitCode:
     """Write both files.
 
     Raises:
-        UsageError: one of them exists and ``--force`` was not given; nothing is written then.
+        UsageError: one of them exists and ``--force`` was not given (nothing is written then), or cannot be written.
     """
     there = [name for name in FILES if (folder / name).exists()]
     if there and not force:
         raise UsageError(f"{', '.join(there)} exists; --force writes over it")
     for name, text in FILES.items():
         path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {name}: {error.strerror}") from None
         sys.stdout.write(f"wrote {name}\n")
     sys.stdout.write("next: edit quant-verify.yml, then quant-verify run\n")
     return ExitCode.PASSED

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from checker.commands.options import RunArguments
-from checker.commands.suite import show
+from checker.commands.suite import Reports, at_least_unverified, show
 from checker.domain import ExitCode
 from checker.errors import UsageError
-from checker.reporters import write_reports
 from checker.reporters.json_v1 import read_report
 from checker.reporters.merge import merge
 
@@ -22,8 +21,11 @@ def merge_reports(paths: tuple[str, ...], options: Mapping[str, Any]) -> ExitCod
         UsageError: a file that is no report, a planned cell that no report holds, two reports that disagree.
     """
     merged = merge([read_report(_text(path), path) for path in paths])
-    write_reports(merged, Path(options["report_dir"]))
-    return show(merged, RunArguments(**options))
+    arguments = RunArguments(**options)
+    reports = Reports(arguments)
+    reports.write(merged)
+    code = show(merged, arguments)
+    return code if reports.failure is None else at_least_unverified(code)
 
 
 def _text(path: str) -> str:

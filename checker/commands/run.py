@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from checker.commands.options import RunArguments, split
-from checker.commands.suite import Suite, run_suite, show
+from checker.commands.suite import Suite, run_suite
 from checker.domain import Cell, Depth, ExitCode, Json, ModelRef, Settings
 from checker.errors import UsageError
 from checker.matrix import Vocabulary, load_matrix
@@ -25,7 +25,7 @@ def run_matrix(matrix: str, options: Mapping[str, Any]) -> ExitCode:
     suite = Suite(
         cells=loaded.cells, waivers=loaded.waivers, matrix_path=loaded.path, matrix_sha256=loaded.sha256
     )  # fmt: skip
-    return show(run_suite(suite, arguments), arguments)
+    return run_suite(suite, arguments)[1]
 
 
 def run_checkpoints(checkpoints: tuple[str, ...], baseline: str | None, options: Mapping[str, Any]) -> ExitCode:
@@ -34,7 +34,7 @@ def run_checkpoints(checkpoints: tuple[str, ...], baseline: str | None, options:
 
     arguments = arguments_of(options)
     settings = Settings(**{"depth": Depth.STATIC, **arguments.forced()})  # type: ignore[arg-type]
-    refs = [ref for text in checkpoints for ref in expand_checkpoints(text, Path())]
+    refs = list(dict.fromkeys(ref for text in checkpoints for ref in expand_checkpoints(text, Path())))
     origin = parse_reference(baseline, Path()) if baseline not in (None, "auto") else None
     names = Counter(_last_part(ref) for ref in refs)
     cells = []
@@ -42,10 +42,7 @@ def run_checkpoints(checkpoints: tuple[str, ...], baseline: str | None, options:
         base = _base_model(ref) if baseline == "auto" else origin
         name = _last_part(ref) if names[_last_part(ref)] == 1 else str(ref)
         cells.append(Cell(id=name, checkpoint=ref, baseline=base, settings=settings))
-    for ref in [*refs, *([origin] if origin else [])]:
-        if ref.kind == "folder" and not Path(ref.name).is_dir():
-            raise UsageError(f"the folder {ref.name} does not exist; check the path, or write hf:ORG/NAME for the Hub")
-    return show(run_suite(Suite(cells=tuple(cells)), arguments), arguments)
+    return run_suite(Suite(cells=tuple(cells)), arguments)[1]
 
 
 def plan_matrix(matrix: str, max_jobs: int, globs: tuple[str, ...]) -> ExitCode:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from checker.board import Board, RunFacts
 from checker.commands.options import RunArguments, split, worker_count
 from checker.domain import Cell, ExitCode, RunResult, Waiver
 from checker.environment import describe, visible_gpus
-from checker.errors import Unavailable, UsageError
+from checker.errors import MatrixError, Mistake, Unavailable, UsageError
 from checker.registry import selected_checks
 from checker.runner import Runner, RunOptions, Update
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from checker.reporters.progress import Progress
+
+
+SCRATCH_SECONDS = 3.0  # for threads to tidy up after the reports are written
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,16 +38,10 @@ class Suite:
     matrix_sha256: str | None = None
 
 
-class Interrupted(Exception):
-    """A signal asked us to stop; carries the exit code that says which."""
-
-    def __init__(self, code: ExitCode) -> None:
-        super().__init__(code.name)
-        self.code = code
-
-
-def run_suite(suite: Suite, arguments: RunArguments) -> RunResult:
+def run_suite(suite: Suite, arguments: RunArguments) -> tuple[RunResult, ExitCode]:
     """Judge the cells that ``--only`` and ``--shard`` leave, with reports and progress as the arguments say.
+
+    Shows the verdict and returns it with the exit code, which is that of the run unless a report could not be written.
 
     Raises:
         UsageError: a selection that matches nothing, an option that makes no sense.
@@ -58,6 +55,7 @@ def run_suite(suite: Suite, arguments: RunArguments) -> RunResult:
     cells = shard(cells, *numbers) if numbers else cells
     if arguments.require_pinned:
         require_pinned(cells)
+    require_folders(cells)
     planned = [(cell, checks_of(cell)) for cell in cells]
     gpus = visible_gpus()
     facts = RunFacts(
@@ -76,27 +74,26 @@ def run_suite(suite: Suite, arguments: RunArguments) -> RunResult:
         trust_remote_code=arguments.trust_remote_code,
     )
     reports = Reports(arguments)
-    reports.write(board.result())  # the plan, so that a run killed at once leaves a list of what it meant to do
-    with signals(), Progress(_stderr(), quiet=arguments.quiet, verbose=arguments.verbose) as progress:
-        _run(Runner(planned, options), board, progress, reports)
-    for waiver in board.unused_waivers():
-        place = f"{waiver.location.file}:{waiver.location.line}: " if waiver.location else ""
-        warn(f"{place}the waiver of {waiver.check} on {waiver.cells} covers nothing; remove it")
-    reports.write(board.result())
-    if reports.failure is not None:
-        raise reports.failure
-    return board.result()
+    runner = Runner(planned, options)
 
+    def stop(code: ExitCode) -> None:
+        board.interrupted = code
+        runner.stop()
 
-def _run(runner: Runner, board: Board, progress: Progress, reports: Reports) -> None:
-    try:
-        for update in runner:
-            if _take_in(update, board, progress):
-                reports.write(board.result())
-    except Interrupted as signal_:
-        board.interrupted = signal_.code
-    finally:
-        runner.close()
+    with signals(stop):
+        reports.write(board.result())  # the plan, so that a run killed at once leaves a list of what it meant to do
+        with Progress(_stderr(), quiet=arguments.quiet, verbose=arguments.verbose) as progress:
+            for update in runner:
+                if _take_in(update, board, progress):
+                    reports.write(board.result())
+        for waiver in board.unused_waivers():
+            place = f"{waiver.location.file}:{waiver.location.line}: " if waiver.location else ""
+            warn(f"{place}the waiver of {waiver.check} on {waiver.cells} covers nothing; remove it")
+        run = board.result()
+        reports.write(run)
+        code = show(run, arguments)
+        runner.wait(SCRATCH_SECONDS)
+    return run, code if reports.failure is None else at_least_unverified(code)
 
 
 def _take_in(update: Update, board: Board, progress: Progress) -> bool:
@@ -105,7 +102,7 @@ def _take_in(update: Update, board: Board, progress: Progress) -> bool:
     if update.known is not None:
         board.update(cell_id, **update.known)
     elif update.retrying and update.died is not None:
-        board.note(cell_id, f"tried twice: the first worker ended early ({update.died.message})")
+        board.again(cell_id, f"tried twice, for the first attempt ended early: {update.died.message}")
         progress.note(cell_id, f"{update.died.message}; trying once more")
     elif update.died is not None:
         for result in board.unverified(cell_id, update.started, update.died):
@@ -129,40 +126,56 @@ def _take_in(update: Update, board: Board, progress: Progress) -> bool:
 
 
 class Reports:
-    """The report files, rewritten as results arrive; a folder that cannot be written does not stop the run."""
+    """The report files, rewritten as results arrive; a folder that cannot be written does not stop the run.
+
+    ``failure`` is why the latest state could not be written; the verdict still goes to stdout.
+    """
 
     def __init__(self, arguments: RunArguments) -> None:
         self._folder = arguments.folder()
         self.failure: Unavailable | None = None
 
     def write(self, run: RunResult) -> None:
-        """Write the reports; the first failure is kept for the end, the verdict still goes to stdout."""
+        """Write the reports of what is known now; only the first of several failures in a row is told."""
         from checker.reporters import write_reports
 
-        if self._folder is None or self.failure is not None:
+        if self._folder is None:
             return
         try:
             write_reports(run, self._folder)
         except Unavailable as failure:
+            if self.failure is None:
+                warn(str(failure))
             self.failure = failure
-            warn(str(failure))
+        else:
+            self.failure = None
 
 
-@contextmanager
-def signals() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP become ``Interrupted``, once: the reports are written while a second one waits."""
+@contextlib.contextmanager
+def signals(stop: Callable[[ExitCode], None]) -> Iterator[None]:
+    """The first SIGINT, SIGTERM or SIGHUP calls ``stop``; later ones find the reports being written, and do nothing.
+
+    Nothing is raised: a signal may come at any line, also in the middle of a report. Nor are later ones set to be
+    ignored, for Python prints a traceback when one is on its way at that moment.
+    """
     codes = {
         signal.SIGINT: ExitCode.INTERRUPTED,
         signal.SIGTERM: ExitCode.TERMINATED,
         signal.SIGHUP: ExitCode.HANGUP,
     }
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        for other in codes:
-            signal.signal(other, signal.SIG_IGN)
-        raise Interrupted(codes[signal.Signals(number)])
+    first: list[int] = []
 
-    before = {number: signal.signal(number, stop) for number in codes}
+    def heard(number: int, _frame: FrameType | None) -> None:
+        if not first:
+            first.append(number)
+            stop(codes[signal.Signals(number)])
+
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # nohup
+        del codes[signal.SIGHUP]
+    before = {number: signal.getsignal(number) for number in codes}
+    for number in before:
+        signal.signal(number, heard)
     try:
         yield
     finally:
@@ -174,6 +187,22 @@ def checks_of(cell: Cell) -> tuple[str, ...]:
     """Ids of the checks that a cell's settings select."""
     settings = cell.settings
     return tuple(item.id for item in selected_checks(settings.depth, settings.select, settings.ignore))
+
+
+def require_folders(cells: Sequence[Cell]) -> None:
+    """Refuse a run over folders that are not there, before anything is judged.
+
+    Raises:
+        MatrixError: names every such folder and its place.
+    """
+    mistakes = [
+        Mistake(f"the folder {ref.name} does not exist; check the path, or write hf:ORG/NAME for the Hub", cell.origin)
+        for cell in cells
+        for ref in (cell.baseline, cell.checkpoint)
+        if ref is not None and ref.kind == "folder" and not os.path.isdir(ref.name)  # noqa: PTH112 - for any name
+    ]
+    if mistakes:
+        raise MatrixError(list(dict.fromkeys(mistakes)))
 
 
 def require_pinned(cells: Sequence[Cell]) -> None:
@@ -193,32 +222,61 @@ def require_pinned(cells: Sequence[Cell]) -> None:
 
 def show(run: RunResult, arguments: RunArguments) -> ExitCode:
     """The verdict on stdout, annotations and step summary where a workflow wants them; returns the exit code."""
-    from rich.console import Console
+    code = run.exit_code
+    try:
+        _print(run, arguments)
+    except OSError as error:  # the reader went away, or what stdout goes to is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            warn(f"cannot write the verdict to stdout: {error.strerror}")
+            code = at_least_unverified(code)
+    target = os.environ.get("GITHUB_STEP_SUMMARY")
+    if target and arguments.annotate():
+        from checker.reporters import summary
 
-    from checker.reporters import github, json_v1, summary, terminal
-
-    if arguments.format == "json":
-        sys.stdout.write(json_v1.render(run))
-    else:
-        terminal.render_table(run, Console(file=sys.stdout, highlight=False), verbose=arguments.verbose)
-    sys.stdout.flush()
-    if arguments.annotate():
-        sys.stdout.write(github.render(run, os.environ.get("GITHUB_WORKSPACE")))
-        target = os.environ.get("GITHUB_STEP_SUMMARY")
-        if target:
+        try:
             with open(target, "a", encoding="utf-8") as file:  # noqa: PTH123 - appending, as the runner asks
                 file.write(summary.render(run))
-    return run.exit_code
+        except OSError as error:
+            warn(f"cannot write the step summary to {target}: {error.strerror}")
+            code = at_least_unverified(code)
+    return code
+
+
+def at_least_unverified(code: ExitCode) -> ExitCode:
+    """The exit code when a report is lost: never a success, but a failed check and an interrupt say more."""
+    return ExitCode.UNVERIFIED if code in (ExitCode.PASSED, ExitCode.NOTHING_CHECKED) else code
+
+
+def _print(run: RunResult, arguments: RunArguments) -> None:
+    from rich.console import Console
+
+    from checker.reporters import github, json_v1, terminal
+
+    if arguments.format == "json":
+        sys.stdout.write(json_v1.render(run).replace("##[", "##\\u005b"))  # the runner obeys it anywhere in a line
+    else:
+        terminal.render_table(run, Console(file=sys.stdout, highlight=False), verbose=arguments.verbose)
+    if arguments.annotate():
+        sys.stdout.write(github.render(run, os.environ.get("GITHUB_WORKSPACE")))
+    sys.stdout.flush()
 
 
 def warn(text: str) -> None:
     """One line on stderr, escaped."""
     from checker.reporters import escape
 
-    sys.stderr.write(f"quant-verify: {escape.log(text)}\n")
+    with contextlib.suppress(OSError):  # stderr may be gone; the verdict does not depend on it
+        sys.stderr.write(f"quant-verify: {escape.log(text)}\n")
 
 
 def _stderr() -> Console:
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    class Stderr(Console):
+        """A console whose reader may go away; rich would then end the process with 1, which reads as a failed check."""
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+
+    return Stderr(stderr=True, highlight=False)

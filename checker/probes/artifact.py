@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 from checker.architecture import Architecture, architecture_of, counterpart, fused_groups
 from checker.checkpoint import Checkpoint, Problem
@@ -16,6 +17,8 @@ from checker.registry import Method, all_methods, config_flaws, method_declared
 
 def gather_artifact(checkpoint: Checkpoint, baseline: Checkpoint | None) -> ArtifactFacts:
     """The artifact facts of a checkpoint; ``baseline`` gives the dense shapes where there is one."""
+    checkpoint = _named(checkpoint)
+    baseline = _named(baseline) if baseline is not None else None
     config = checkpoint.config or {}
     key, quantization_config = find_quantization_config(config)
     architecture = architecture_of(config)
@@ -47,6 +50,12 @@ def gather_artifact(checkpoint: Checkpoint, baseline: Checkpoint | None) -> Arti
         architecture_known=architecture.known,
         memory=predict_memory(checkpoint, baseline, weights, modules, declared or stored, attributes),
     )
+
+
+def _named(checkpoint: Checkpoint) -> Checkpoint:
+    """Without tensors of unprintable names: files.valid reports them, escaped, and no other message could hold them."""
+    tensors = {name: header for name, header in checkpoint.tensors.items() if name.isprintable()}
+    return replace(checkpoint, tensors=tensors)
 
 
 def find_quantization_config(config: Mapping[str, Json]) -> tuple[str, Mapping[str, Json] | None]:

@@ -109,7 +109,11 @@ def raise_environment_fault(error: BaseException) -> None:
         message = f"out of memory: {text}; use a larger device, or depth static for this cell"
         raise Unavailable(message, ErrorKind.OUT_OF_MEMORY) from error
     if isinstance(error, ImportError):
-        raise Unavailable(f"a library is missing: {text}", ErrorKind.NOT_RUN) from error
+        cause: BaseException = error  # transformers wraps what really failed
+        while isinstance(cause.__cause__, ImportError):
+            cause = cause.__cause__
+        message = f"a library is missing ({one_line(cause)}); pip install 'quant-verify[torch]' brings what load needs"
+        raise Unavailable(message, ErrorKind.NOT_RUN) from error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
         raise Unavailable(f"{error.strerror}: free some space and run again", ErrorKind.NOT_RUN) from error
 

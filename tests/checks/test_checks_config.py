@@ -84,6 +84,12 @@ MUST_FAIL = [
     ),
     pytest.param(
         "config.method",
+        artifact(declared_method=None, quantization_config={"quant_method": ["gptq"]}),
+        [Expect("quantization_config", ("is not known",), observed="['gptq']")],
+        id="method is a list",
+    ),
+    pytest.param(
+        "config.method",
         artifact(declared_method=None, quantization_config={"quant_method": "zzz"}, config_key="text_config.q"),
         [Expect("text_config.q", ("'zzz' is not known",))],
         id="method is like no other, in text_config",

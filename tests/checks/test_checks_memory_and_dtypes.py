@@ -77,6 +77,20 @@ def test_a_tensor_of_other_bytes(row, expected):
     assert_findings(judge("memory.ratio", memory(row))[0], [expected])
 
 
+def test_tensors_that_differ_alike_in_every_layer_are_told_once():
+    rows = [ByteRow(name=f"layers.{number}.up.weight", predicted=10, stored=40) for number in range(3)]
+    lost = [ByteRow(name=f"layers.{number}.up.scale", predicted=2, stored=None) for number in range(2)]
+    extra = [ByteRow(name=f"layers.{number}.up.extra", predicted=None, stored=1) for number in range(2)]
+    expected = [
+        Expect(
+            "layers.0.up.weight", ("3 tensors layers.*.up.weight take 120 bytes instead of 30",), observed=120, limit=30
+        ),
+        Expect("layers.0.up.scale", ("2 tensors layers.*.up.scale are not stored; 4 bytes",), observed=None, limit=4),
+        Expect("layers.0.up.extra", ("2 tensors layers.*.up.extra take 2 bytes",), Severity.WARN, 2, None),
+    ]
+    assert_findings(judge("memory.ratio", memory(*rows, *lost, *extra))[0], expected)
+
+
 def test_the_largest_difference_comes_first():
     rows = [ByteRow(name=name, predicted=10, stored=stored) for name, stored in (("a", 11), ("b", 90), ("c", None))]
     assert [finding.where for finding in judge("memory.ratio", memory(*rows))[0]] == ["b", "c", "a"]

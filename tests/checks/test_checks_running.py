@@ -19,7 +19,7 @@ from healthy_facts import (
 )
 
 from checker.domain import Severity
-from checker.errors import NotApplicable
+from checker.errors import NotApplicable, Unavailable
 from checker.facts import Flaw, GeneratedText
 
 WARN = Severity.WARN
@@ -113,6 +113,11 @@ def test_quantized(load_changes, changes, expected):
             [Expect(Q, (f"{Q} is the first module",))],
             id="NaN, and where it begins",
         ),
+        pytest.param(
+            {"flaw": "RuntimeError: shapes", "positions": 0},
+            [Expect("", ("does not run: RuntimeError: shapes",), observed="no logits", limit="logits")],
+            id="does not run",
+        ),
     ],
 )
 def test_finite(changes, expected):
@@ -142,6 +147,11 @@ def test_known_good(texts, expected):
     assert_findings(findings, expected)
     assert [row["prompt"] for row in measured["texts"]] == ["The capital is"] * len(texts)
     assert all(len(finding.message) <= 500 for finding in findings)
+
+
+def test_known_good_needs_a_model_that_runs():
+    with pytest.raises(Unavailable, match=r"see outputs\.finite"):
+        judge("outputs.known-good", outputs(flaw="RuntimeError", texts=(text("Paris", "Paris"),)))
 
 
 def test_known_good_needs_a_prompt_with_accepted_texts():

@@ -35,6 +35,8 @@ PASS = [
     pytest.param(
         "weights.error", weights(errors=(error(centred_gain=0.96),)), {"gain": Limit(fail=0.1)}, id="gain allowed"
     ),
+    pytest.param("weights.error", weights(errors=(error(ratio=1.4, values=64),)), {}, id="R of a few values scatters"),
+    pytest.param("weights.error", weights(errors=(error(centred_gain=1.05, values=64),)), {}, id="so does their gain"),
     pytest.param("weights.error", weights(errors=()), {}, id="no layer to compare"),
 ]
 FAIL = [
@@ -142,6 +144,20 @@ FAIL = [
         {"gain": Limit(fail=0.005)},
         [Expect(Q, ("off by 1.0%",), observed=1.01)],
         id="the bar of an 8-bit method",
+    ),
+    pytest.param(
+        "weights.error",
+        weights(errors=(error(ratio=1.9, values=64),)),
+        {},
+        [Expect(Q, ("1.9 times",), observed=1.9, limit=1.875)],
+        id="R of a few values beyond what scatters",
+    ),
+    pytest.param(
+        "weights.error",
+        weights(errors=(error(centred_gain=0.955, nrmse=1e12, values=4096),)),
+        {},
+        [Expect(Q, ("off by 4.5%",), observed=0.955, limit="1 ± 0.0325")],
+        id="a small layer, and an error that must not widen the bar for ever",
     ),
     pytest.param(
         "weights.error",

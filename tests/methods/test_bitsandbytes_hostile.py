@@ -52,9 +52,9 @@ def read(file: Damaged, folder, method=FOUR):
     for weight in weights:
         for part in weight.expected:
             header = checkpoint.tensors.get(part.name)
-            if header is None and not part.optional:
-                wrong.append(part.name)
-            elif header and part.nbytes is not None and (header.dtype, header.shape) != (part.dtype, part.shape):
+            lost = header is None and not part.optional
+            other = header and part.nbytes is not None and (header.dtype, header.shape) != (part.dtype, part.shape)
+            if lost or other:
                 wrong.append(part.name)
     return weights, wrong
 
@@ -220,7 +220,7 @@ def test_the_nesting_lost_with_its_keys_leaves_scales_of_the_wrong_type(tmp_path
     file = healthy_4bit(nested=True)
     write_state(file, PLAIN)
     del file.tensors[f"{WEIGHT}.nested_absmax"], file.tensors[f"{WEIGHT}.nested_quant_map"]
-    [weight], wrong = read(file, tmp_path)
+    _, wrong = read(file, tmp_path)
     assert wrong == [f"{WEIGHT}.absmax"]
 
 
