@@ -20,6 +20,8 @@ from checker.errors import MatrixError, Unavailable, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 MATRIX = "quant-verify.yml"
+WHEN = ["auto", "always", "never"]  # auto: inside a GitHub workflow
+DEPTHS = [depth.value for depth in Depth]
 MAX_JOBS = 256  # of one workflow matrix
 
 
@@ -33,7 +35,7 @@ def run_options(function: F) -> F:
     """The options that ``run`` and ``check`` share; they reach the command as one dictionary."""
     for decorate in reversed(
         (
-            option("--depth", type=click.Choice([depth.value for depth in Depth]), help="How far to go; see the README."),
+            option("--depth", type=click.Choice(DEPTHS), help="How far to go; see the README."),
             option("--select", multiple=True, metavar="CHECK", help="Only these checks: globs, comma lists."),
             option("--ignore", multiple=True, metavar="CHECK", help="Not these checks: globs, comma lists."),
             option("--only", multiple=True, metavar="CELL", help="Only these cells: globs, comma lists."),
@@ -44,11 +46,11 @@ def run_options(function: F) -> F:
             option("--offline", is_flag=True, help="Nothing is fetched; what is not cached is an error."),
             option("--trust-remote-code", is_flag=True, help="For models whose matrix entry allows it as well."),
             option("--weights", type=click.Choice(["auto", "sampled", "full", "off"]), help="How many to read."),
+            option("--architecture", is_flag=True, help="Compare tensors with the module tree; needs torch."),
             option("--require-pinned", is_flag=True, help="Every Hub revision must be a full commit."),
             option("--report-dir", metavar="DIR", help="Where junit.xml, report.json and summary.md go."),
-            option("--fail-on", type=click.Choice(["fail", "warn"]), default="fail", help="What makes the exit code 1."),
-            option("--annotations", type=click.Choice(["auto", "always", "never"]), default="auto",
-                   help="Workflow commands and step summary; auto: inside a GitHub workflow."),
+            option("--fail-on", type=click.Choice(["fail", "warn"]), default="fail", help="What makes it exit 1."),
+            option("--annotations", type=click.Choice(WHEN), default="auto", help="Annotations, step summary."),
             option("--format", type=click.Choice(["text", "json"]), default="text", help="What goes to stdout."),
             option("--quiet", is_flag=True, help="No progress."),
             option("--verbose", is_flag=True, help="Tracebacks, passed checks, every finding."),
@@ -106,7 +108,7 @@ def plan(matrix: str, max_jobs: int, only: tuple[str, ...]) -> ExitCode:
 @cli.command()
 @click.argument("reports", nargs=-1, required=True, metavar="REPORT.json...")
 @option("--report-dir", default="quant-verify-report", metavar="DIR", help="Where the joined reports go.")
-@option("--annotations", type=click.Choice(["auto", "always", "never"]), default="auto", help="Workflow commands.")
+@option("--annotations", type=click.Choice(WHEN), default="auto", help="Workflow commands.")
 @option("--format", type=click.Choice(["text", "json"]), default="text", help="What goes to stdout.")
 @option("--verbose", is_flag=True, help="Tracebacks, passed checks, every finding.")
 def merge(reports: tuple[str, ...], **options: Any) -> ExitCode:
@@ -196,16 +198,20 @@ def main() -> None:
     except click.exceptions.Abort:
         code = ExitCode.INTERRUPTED
     except BrokenPipeError:  # the reader of stdout went away; what we had to say is in the reports
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.UNVERIFIED
-    for stream in (sys.stdout, sys.stderr):  # what cannot be flushed now would make the exit code 120
+    _flush()
+    if code in (ExitCode.HANGUP, ExitCode.INTERRUPTED, ExitCode.TERMINATED):  # do not wait for a download to end
+        os._exit(int(code))
+    sys.exit(int(code or 0))
+
+
+def _flush() -> None:
+    """What cannot be flushed now would make the exit code 120 later."""
+    for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    if code in (ExitCode.HANGUP, ExitCode.INTERRUPTED, ExitCode.TERMINATED):  # do not wait for a download to end
-        os._exit(int(code))
-    sys.exit(int(code or 0))
 
 
 def _say(text: str) -> None:

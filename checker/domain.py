@@ -136,6 +136,7 @@ class Settings:
     prompts: tuple[Prompt, ...] = ()
     trust_remote_code: bool = False
     weights: Literal["auto", "sampled", "full", "off"] = "auto"
+    architecture: bool = False  # compare with the module tree built without weights; command line only
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,6 +19,7 @@ from checker.protocol import JOB, LONGEST_LINE, Doing, Ended, Finished, Job, Kno
 WorkerEvent = Started | Finished | Known | Doing | Ended
 LAST_WORDS = "--verbose shows its last output"
 WORKER = ("-P", "-m", "checker.worker")
+LAST_SECONDS = 5.0  # for a worker that has closed its pipe to end
 ALIVE_SECONDS = 1.0  # between two looks at whether a silent worker still lives
 TAIL_BYTES = 4000  # of a dead worker's output, for --verbose
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "GITHUB_TOKEN", "ACTIONS_RUNTIME_TOKEN")
@@ -57,7 +58,7 @@ class WorkerProcess:
 
     def __init__(self, *, preload: bool) -> None:
         self._read, write = os.pipe()
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         command = [sys.executable, *WORKER, str(write), str(os.getpid()), *(["preload"] if preload else [])]
         self._process = subprocess.Popen(
             command,
@@ -123,7 +124,7 @@ class WorkerProcess:
     def _obituary(self) -> WorkerDied:
         """How the process ended, in one sentence."""
         try:
-            code = self._process.wait(timeout=5)
+            code = self._process.wait(timeout=LAST_SECONDS)
         except subprocess.TimeoutExpired:
             return WorkerDied(ErrorKind.CRASH, "the worker closed its pipe and went on; it was ended", self._tail())
         if code < 0:

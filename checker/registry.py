@@ -50,6 +50,7 @@ class Check:
     function: Callable[..., Verdict]
     limits: Mapping[str, Limit]
     needs: tuple[Need, ...]  # in the order of the function's parameters
+    opt_in: str | None  # the option that asks for it; None: it runs whenever its depth does
     guards_load: bool  # a failure means that loading could crash a kernel, so nothing is loaded
 
     @property
@@ -67,7 +68,12 @@ _CHECKS: dict[str, Check] = {}
 
 
 def check(
-    check_id: str, *, depth: Depth, limits: Mapping[str, Limit] | None = None, guards_load: bool = False
+    check_id: str,
+    *,
+    depth: Depth,
+    limits: Mapping[str, Limit] | None = None,
+    opt_in: str | None = None,
+    guards_load: bool = False,
 ) -> Callable[[CheckFunction], CheckFunction]:
     """Register a check under its id (``family.name``). A second check of the same id is a programming error."""
 
@@ -77,7 +83,13 @@ def check(
         hints = typing.get_type_hints(function)  # a parameter without a type is a KeyError here, at import
         needs = tuple(_need(hints[name]) for name in inspect.signature(function).parameters)
         _CHECKS[check_id] = Check(
-            id=check_id, depth=depth, function=function, limits=limits or {}, needs=needs, guards_load=guards_load
+            id=check_id,
+            depth=depth,
+            function=function,
+            limits=limits or {},
+            needs=needs,
+            opt_in=opt_in,
+            guards_load=guards_load,
         )
         return function
 
@@ -95,8 +107,12 @@ def all_checks() -> tuple[Check, ...]:
     return tuple(sorted(_CHECKS.values(), key=lambda item: (list(Depth).index(item.depth), item.id)))
 
 
-def selected_checks(depth: Depth, select: Iterable[str], ignore: Iterable[str]) -> tuple[Check, ...]:
+def selected_checks(
+    depth: Depth, select: Iterable[str], ignore: Iterable[str], opted: Iterable[str] = ()
+) -> tuple[Check, ...]:
     """The checks of a depth that ``select`` (all, when empty) names and ``ignore`` does not; both are globs.
+
+    A check that an option has to ask for runs only when ``opted`` holds that option.
 
     Raises:
         UsageError: a glob matches no check at all; the message offers the nearest id.
@@ -110,6 +126,7 @@ def selected_checks(depth: Depth, select: Iterable[str], ignore: Iterable[str]) 
         item
         for item in checks
         if depth.includes(item.depth)
+        and (item.opt_in is None or item.opt_in in opted)
         and (not select or any(fnmatchcase(item.id, glob) for glob in select))
         and not any(fnmatchcase(item.id, glob) for glob in ignore)
     )

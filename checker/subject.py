@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any
 from checker.checkpoint import Checkpoint, open_checkpoint
 from checker.domain import ErrorKind
 from checker.errors import NotApplicable, Unavailable
-from checker.facts import ArtifactFacts, LoadFacts, OutputFacts, RoundtripFacts, StructureFacts, WeightFacts
+from checker.facts import (
+    ArchitectureFacts,
+    ArtifactFacts,
+    LoadFacts,
+    OutputFacts,
+    RoundtripFacts,
+    StructureFacts,
+    WeightFacts,
+)
 from checker.probes.artifact import gather_artifact
 from checker.protocol import Job
 from checker.registry import Method, all_methods
@@ -129,6 +137,11 @@ class Subject:
         artifact = self.get(ArtifactFacts)
         return _method(artifact.declared_method or artifact.stored_method)
 
+    @property
+    def stored_method(self) -> Method | None:
+        """The method whose tensors are stored, whatever the config says."""
+        return _method(self.get(ArtifactFacts).stored_method)
+
     @cached_property
     def device(self) -> str:
         """The torch device of this cell."""
@@ -143,8 +156,7 @@ class Subject:
         from checker.probes.weights import gather_weights
 
         mode = self.job.cell.settings.weights
-        artifact = self.get(ArtifactFacts)
-        method = _method(artifact.stored_method)
+        artifact, method = self.get(ArtifactFacts), self.stored_method
         if mode == "off":
             raise NotApplicable("weights: off keeps the numbers from being read")
         if method is None:
@@ -152,6 +164,15 @@ class Subject:
         sampled = mode == "sampled" or (mode == "auto" and _weight_count(artifact) > FULL_SCAN_WEIGHTS)
         self.say("reading a sample of the weights" if sampled else "reading all weights")
         return gather_weights(self.checkpoint, self.baseline, artifact, method, sampled=sampled)
+
+    def _architecture(self) -> ArchitectureFacts:
+        from checker.probes.architecture import gather_architecture
+
+        if self.blocked:
+            raise Unavailable(self.blocked, ErrorKind.NOT_RUN)
+        self.say("building the model without weights")
+        artifact, trust = self.get(ArtifactFacts), self.job.trust_remote_code
+        return gather_architecture(self.folder, artifact, self.method, trust_remote_code=trust)
 
     def _load(self) -> LoadFacts:
         from checker.probes.load import load_facts
@@ -268,6 +289,7 @@ _GATHER: dict[type, Callable[[Subject], object]] = {
     Path: Subject._folder,  # noqa: SLF001 - as those below
     ArtifactFacts: Subject._artifact,  # noqa: SLF001 - the table belongs to the class
     WeightFacts: Subject._weights,  # noqa: SLF001
+    ArchitectureFacts: Subject._architecture,  # noqa: SLF001
     LoadFacts: Subject._load,  # noqa: SLF001
     StructureFacts: Subject._structure,  # noqa: SLF001
     OutputFacts: Subject._outputs,  # noqa: SLF001

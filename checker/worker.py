@@ -157,7 +157,7 @@ def _verdict(item: Check, subject: Subject) -> Iterator[Finding | Measurement]:
     arguments: list[object] = []
     for need in item.needs:
         if need.kind is Limits:
-            method = subject.method
+            method = subject.stored_method or subject.method  # limits belong to the numbers, not to the claim
             arguments.append(resolve_limits(item, method.limits if method else {}, subject.job.cell.settings.limits))
         elif need.optional and not _is_deep(subject.job):
             arguments.append(None)

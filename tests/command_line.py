@@ -16,6 +16,10 @@ from typing import Any
 
 import psutil
 
+from checker.domain import Depth
+from checker.registry import selected_checks
+
+STATIC, LOAD, FULL = (len(selected_checks(depth, (), ())) for depth in Depth)  # checks of a cell
 ENTRY = Path(__file__).parent.parent / "entrypoint.py"
 FOREIGN = ("QUANT_VERIFY_", "GITHUB_", "PYTHON", "HF_", "CI", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "TERM")
 SECONDS = 120

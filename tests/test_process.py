@@ -73,7 +73,8 @@ def test_events_arrive_in_order_also_in_pieces(worker):
         ("os.close(int(sys.argv[1])); time.sleep(60)", ErrorKind.CRASH, "closed its pipe and went on"),
     ],
 )  # fmt: skip
-def test_every_way_to_end_has_its_sentence(worker, code, kind, says):
+def test_every_way_to_end_has_its_sentence(worker, monkeypatch, code, kind, says):
+    monkeypatch.setattr(process, "LAST_SECONDS", 0.5)
     died = death(worker(code))
     assert died.kind is kind
     assert says in str(died)
@@ -98,11 +99,7 @@ def test_a_line_too_long_is_cut_off(worker, monkeypatch):
 
 
 def test_the_last_output_is_kept_but_not_all_of_it(worker):
-    died = death(
-        worker(
-            "print('x' * 10**6 + 'the end \\udcff', flush=True) if 0 else os.write(2, b'y' * 9999 + b'end\\xff'); os._exit(1)"
-        )
-    )
+    died = death(worker("os.write(2, b'y' * 9999 + b'end\\xff'); os._exit(1)"))
     assert died.detail.endswith("end\\xff")
     assert len(died.detail) < process.TAIL_BYTES + 10
 
@@ -137,7 +134,7 @@ def test_killing_from_elsewhere_wakes_the_reader(worker):
 
 def test_no_descriptor_is_left_open(worker):
     def descriptors() -> int:
-        return len(os.listdir("/proc/self/fd"))
+        return len(list(Path("/proc/self/fd").iterdir()))
 
     before = descriptors()
     for _ in range(3):

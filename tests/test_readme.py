@@ -131,7 +131,7 @@ def test_the_sample_names_what_exists():
     assert demo.EXPECTED[sample.splitlines()[1].split()[0]].value == "fail"
     limit = re.search(r"observed ([\d.]+) R, limit ([\d.]+) R$", sample, re.MULTILINE)
     assert limit is not None
-    assert float(limit[2]) == pytest.approx(CHECKS["weights.error"].limits["R"].fail, rel=0.02)  # plus what chance explains
+    assert float(limit[2]) == pytest.approx(CHECKS["weights.error"].limits["R"].fail, rel=0.02)  # and chance
     assert float(limit[1]) > float(limit[2])
     assert "hint: " in sample
 

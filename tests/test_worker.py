@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from models import VARIANTS, Zoo
@@ -195,9 +196,7 @@ def test_what_a_guard_refuses_is_not_loaded(zoo: Zoo, monkeypatch):
         yield Finding(message="hostile")
 
     table = [
-        Check(id=item.id, depth=item.depth, function=fails, limits={}, needs=(Need(ArtifactFacts),), guards_load=True)
-        if item is guard
-        else item
+        replace(item, function=fails, limits={}, needs=(Need(ArtifactFacts),)) if item is guard else item
         for item in all_checks()
     ]
     monkeypatch.setattr(worker, "all_checks", lambda: tuple(table))

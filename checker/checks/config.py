@@ -55,7 +55,7 @@ def config_present(artifact: ArtifactFacts) -> Verdict:
     if artifact.stored_method and artifact.quantization_config is None:
         first = artifact.weights[0].weight
         yield Finding(
-            message=f"{len(artifact.weights)} weights are packed ({artifact.stored_method}), config.json does not say so",
+            message=f"{len(artifact.weights)} weights are packed ({artifact.stored_method}); config.json is silent",
             where=first,
             observed="no quantization_config",
             limit="a quantization_config",

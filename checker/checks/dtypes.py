@@ -68,7 +68,7 @@ def dtypes_loaded(structure: StructureFacts) -> Verdict:
     for parameter in structure.dense:
         if parameter.dtype != parameter.expected:
             yield Finding(
-                message=f"{parameter.name} is loaded as {parameter.dtype}, the checkpoint declares {parameter.expected}",
+                message=f"{parameter.name} is loaded as {parameter.dtype}; {parameter.expected} is declared",
                 severity=Severity.WARN,
                 where=parameter.name,
                 observed=parameter.dtype,

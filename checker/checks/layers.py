@@ -9,7 +9,7 @@ from itertools import groupby
 from checker.architecture import pattern
 from checker.domain import Depth, Finding, Severity
 from checker.errors import NotApplicable
-from checker.facts import ArtifactFacts, ExpectedTensor, ModuleFact, StructureFacts
+from checker.facts import ArchitectureFacts, ArtifactFacts, ExpectedTensor, ModuleFact, StructureFacts
 from checker.registry import Verdict, check
 
 
@@ -206,6 +206,39 @@ def layers_tied(artifact: ArtifactFacts) -> Verdict:
                 limit="stored once",
                 hint="save the model with save_pretrained, which leaves tied copies out",
             )
+
+
+@check("layers.architecture", depth=Depth.STATIC, opt_in="--architecture")
+def layers_architecture(architecture: ArchitectureFacts) -> Verdict:
+    """The file holds just the tensors of the model that its config describes, in the right shapes.
+
+    Runs with ``--architecture``, for it needs torch: the model is built on the meta device, without weights. What is
+    missing would be initialised at random on loading, what is too many would be dropped, each with one line in a log.
+    """
+    for name in architecture.missing:
+        yield Finding(
+            message=f"{name} is not in the file; loading would initialise it at random",
+            where=name,
+            observed="missing",
+            limit="stored",
+            hint="does config.json belong to these weights (layers, tie_word_embeddings)?",
+        )
+    for flaw in architecture.mismatched:
+        yield Finding(
+            message=f"{flaw.where} has dense shape {flaw.observed}, the model's is {flaw.expected}",
+            where=flaw.where,
+            observed=flaw.observed,
+            limit=flaw.expected,
+            hint="does config.json belong to these weights?",
+        )
+    for name in architecture.unexpected:
+        yield Finding(
+            message=f"{name} belongs to no parameter of the model; loading would drop it",
+            severity=Severity.WARN,
+            where=name,
+            observed="stored",
+            limit="not stored",
+        )
 
 
 @check("layers.classes", depth=Depth.LOAD)

@@ -35,7 +35,7 @@ def loading_keys(load: LoadFacts) -> Verdict:
 
 @check("loading.quantized", depth=Depth.LOAD)
 def loading_quantized(load: LoadFacts, structure: StructureFacts) -> Verdict:
-    """Modules really are quantized, by the declared method, before and after the first forward, on the device asked for.
+    """Modules really are quantized, before and after the first forward, and sit on the device asked for.
 
     ``model.is_quantized`` is set before any layer is replaced, and stays set when none is; so the replaced modules are
     counted. Nothing may sit on the meta device, on disk or on another device than the one asked for.

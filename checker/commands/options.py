@@ -55,6 +55,7 @@ class RunArguments:
             "device": self.device,
             "timeout": self.timeout,
             "weights": self.weights,
+            "architecture": self.architecture or None,
             "trust_remote_code": self.trust_remote_code or None,
         }
         return {key: value for key, value in said.items() if value is not None}

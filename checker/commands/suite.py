@@ -46,35 +46,10 @@ def run_suite(suite: Suite, arguments: RunArguments) -> tuple[RunResult, ExitCod
     Raises:
         UsageError: a selection that matches nothing, an option that makes no sense.
     """
-    from checker.matrix.select import only, shard
     from checker.reporters.progress import Progress
 
-    cells = only(suite.cells, split(arguments.only)) if arguments.only else suite.cells
-    planned_ids = tuple(cell.id for cell in cells)
-    numbers = arguments.shard_numbers()
-    cells = shard(cells, *numbers) if numbers else cells
-    if arguments.require_pinned:
-        require_pinned(cells)
-    require_folders(cells)
-    planned = [(cell, checks_of(cell)) for cell in cells]
-    gpus = visible_gpus()
-    facts = RunFacts(
-        environment=describe(),
-        planned=planned_ids,
-        matrix_path=suite.matrix_path,
-        matrix_sha256=suite.matrix_sha256,
-        shard=arguments.shard,
-        fail_on=arguments.severity,
-    )
-    board = Board(facts, planned, suite.waivers)
-    options = RunOptions(
-        jobs=worker_count(arguments.jobs, gpus),
-        gpus=gpus,
-        offline=arguments.offline,
-        trust_remote_code=arguments.trust_remote_code,
-    )
+    board, runner = _prepare(suite, arguments)
     reports = Reports(arguments)
-    runner = Runner(planned, options)
 
     def stop(code: ExitCode) -> None:
         board.interrupted = code
@@ -86,7 +61,7 @@ def run_suite(suite: Suite, arguments: RunArguments) -> tuple[RunResult, ExitCod
             for update in runner:
                 if _take_in(update, board, progress):
                     reports.write(board.result())
-        for waiver in board.unused_waivers():
+        for waiver in board.unused_waivers() if board.interrupted is None else ():
             place = f"{waiver.location.file}:{waiver.location.line}: " if waiver.location else ""
             warn(f"{place}the waiver of {waiver.check} on {waiver.cells} covers nothing; remove it")
         run = board.result()
@@ -94,6 +69,35 @@ def run_suite(suite: Suite, arguments: RunArguments) -> tuple[RunResult, ExitCod
         code = show(run, arguments)
         runner.wait(SCRATCH_SECONDS)
     return run, code if reports.failure is None else at_least_unverified(code)
+
+
+def _prepare(suite: Suite, arguments: RunArguments) -> tuple[Board, Runner]:
+    from checker.matrix.select import only, shard
+
+    cells = only(suite.cells, split(arguments.only)) if arguments.only else suite.cells
+    planned_ids = tuple(cell.id for cell in cells)
+    numbers = arguments.shard_numbers()
+    cells = shard(cells, *numbers) if numbers else cells
+    if arguments.require_pinned:
+        require_pinned(cells)
+    require_folders(cells)
+    planned = [(cell, checks_of(cell)) for cell in cells]
+    gpus = visible_gpus()
+    options = RunOptions(
+        jobs=worker_count(arguments.jobs, gpus),
+        gpus=gpus,
+        offline=arguments.offline,
+        trust_remote_code=arguments.trust_remote_code,
+    )
+    facts = RunFacts(
+        environment=describe(),
+        planned=planned_ids,
+        matrix_path=suite.matrix_path,
+        matrix_sha256=suite.matrix_sha256,
+        shard=arguments.shard,
+        fail_on=arguments.severity,
+    )
+    return Board(facts, planned, suite.waivers), Runner(planned, options)
 
 
 def _take_in(update: Update, board: Board, progress: Progress) -> bool:
@@ -186,7 +190,8 @@ def signals(stop: Callable[[ExitCode], None]) -> Iterator[None]:
 def checks_of(cell: Cell) -> tuple[str, ...]:
     """Ids of the checks that a cell's settings select."""
     settings = cell.settings
-    return tuple(item.id for item in selected_checks(settings.depth, settings.select, settings.ignore))
+    opted = ("--architecture",) if settings.architecture else ()
+    return tuple(item.id for item in selected_checks(settings.depth, settings.select, settings.ignore, opted))
 
 
 def require_folders(cells: Sequence[Cell]) -> None:

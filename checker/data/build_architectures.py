@@ -109,9 +109,8 @@ def kind_of(module: Any, parameter: Any, name: str, kept: list[str]) -> str | No
     if parameter.dim() < 2:  # noqa: PLR2004 - vectors are never quantized
         return None
     if type(module) is torch.nn.Linear or isinstance(module, Conv1D):
-        if not should_convert_module(name.rpartition(".")[0], kept):
-            return "kept in float32"
-        return "transposed" if isinstance(module, Conv1D) else None
+        usual = "transposed" if isinstance(module, Conv1D) else None
+        return usual if should_convert_module(name.rpartition(".")[0], kept) else "kept in float32"
     if isinstance(module, torch.nn.Embedding):
         return "embedding"
     if ".experts" in name or name.startswith("experts"):

@@ -36,12 +36,7 @@ def find_weights(tensors: Mapping[str, TensorHeader]) -> list[str]:
         match = _COMPANION.fullmatch(name)
         if match:
             found[match["weight"]] = None
-        elif (
-            name.endswith(".weight")
-            and header.dtype in ("U8", "I8")
-            and len(header.shape) == 2
-            and header.shape[1] == 1
-        ):
+        elif name.endswith(".weight") and header.dtype in ("U8", "I8") and header.shape[1:] == (1,):
             found[name] = None
     return list(found)
 
@@ -118,7 +113,7 @@ def _small(checkpoint: Checkpoint, name: str) -> bool:
 
 
 def _valid_items(state: dict[str, Json], name: str, named_type: str, flaws: list[Flaw]) -> dict[str, Json]:
-    """Keep what is valid; one flaw for each key that is not, or that is missing, unknown or contradicted by the name."""
+    """Keep what is valid; one flaw for each key that is not, is missing, unknown or contradicted by the name."""
     keys = ["quant_type", "blocksize", "dtype", "shape"]
     if any(key.startswith("nested_") for key in state):
         keys += ["nested_blocksize", "nested_dtype", "nested_offset"]
@@ -129,10 +124,8 @@ def _valid_items(state: dict[str, Json], name: str, named_type: str, flaws: list
         else:
             seen = repr(state[key])[:80] if key in state else "missing"
             flaws.append(_state_flaw(name, f"{key} of the quantization state {name} is {seen}", expected=_MEANING[key]))
-    for key in state.keys() - set(_VALID):
-        flaws.append(
-            _state_flaw(name, f"the quantization state {name} has the unknown key {key[:60]!r}", expected=None)
-        )
+    unknown = sorted(state.keys() - _VALID.keys())
+    flaws += [_state_flaw(name, f"the quantization state {name} has the unknown key {key[:60]!r}") for key in unknown]
     if good.get("quant_type", named_type) != named_type:
         message = f"the quantization state {name} says quant_type {good['quant_type']}, its name says {named_type}"
         flaws.append(_state_flaw(name, message, expected=named_type))

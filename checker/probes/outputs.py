@@ -17,8 +17,8 @@ POSITIONS = 64
 KERNEL_LIMITS = ("must be divisible by block_n", "K must be even")
 PROBE_TEXT = (
     "The history of bread is long. People ground wild grain between stones, mixed the flour with water, and baked it "
-    "on hot rocks ten thousand years ago. Later they learned that dough left in a warm place rises by itself, and that a "
-    "piece kept from yesterday makes today's loaf light. In 1859 Louis Pasteur showed that yeast is alive."
+    "on hot rocks ten thousand years ago. Later they learned that dough left in a warm place rises by itself, and that "
+    "a piece kept from yesterday makes today's loaf light. In 1859 Louis Pasteur showed that yeast is alive."
 )
 
 
@@ -55,7 +55,7 @@ def load_tokenizer(folder: Path) -> Any:
     return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-class ForwardFailed(Exception):  # noqa: N818 - a fact about the model
+class ForwardFailed(Exception):
     """The model loads but does not run; the message says how it failed."""
 
 

@@ -67,7 +67,7 @@ def _digest(value: Any) -> str:
     if not isinstance(value, torch.Tensor):
         return repr(value)
     data = value.detach().cpu().contiguous()
-    digest = hashlib.blake2b(memoryview(data.reshape(-1).view(torch.uint8).numpy()), digest_size=16)
+    digest = hashlib.blake2b(data.reshape(-1).view(torch.uint8).numpy().data, digest_size=16)
     return f"{data.dtype} {list(data.shape)} {digest.hexdigest()}"
 
 

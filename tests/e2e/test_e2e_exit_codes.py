@@ -9,10 +9,19 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import ENTRY, check_reports, environment, finish, quant_verify, read_report, running, until, workers
-
-STATIC = 15
-FULL = 23
+from command_line import (
+    ENTRY,
+    FULL,
+    STATIC,
+    check_reports,
+    environment,
+    finish,
+    quant_verify,
+    read_report,
+    running,
+    until,
+    workers,
+)
 
 
 def test_0_when_all_passed(work):

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 
 import psutil
 import pytest
-from command_line import Done, check_reports, finish, quant_verify, running
+from command_line import FULL, Done, check_reports, finish, quant_verify, running
 
 MATRIX = """\
 version: 1
@@ -22,7 +22,7 @@ models:
     quantizations: [nf4, int8]
     checkpoints: {published: ./models/nf4}
 """
-CELLS = {"tiny/nf4": 23, "tiny/int8": 23, "tiny/published": 23}
+CELLS = {"tiny/nf4": FULL, "tiny/int8": FULL, "tiny/published": FULL}
 PARENT_LIMIT = 150e6  # bytes
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from command_line import check_reports, quant_verify, running, until, workers
+from command_line import STATIC, check_reports, quant_verify, running, until, workers
 
 from checker import cli, reporters
 from checker.commands import suite
 from checker.domain import ExitCode
 
 HOSTILE = Path(__file__).with_name("hostile_entry.py")
-CELLS = {"first/nf4": 15, "second/int8": 15}
+CELLS = {"first/nf4": STATIC, "second/int8": STATIC}
 
 
 def test_a_report_folder_that_cannot_be_made(work):
@@ -97,7 +97,7 @@ def test_a_full_disk_at_the_report(work, full_disk, monkeypatch):
     assert code == 3
     assert "Exit code 0" in out
     assert err.count("cannot write the reports to reports: No space left on device") == 1
-    assert os.listdir("reports") == [], "no half of a report, no temporary file"
+    assert list(Path("reports").iterdir()) == [], "no half of a report, no temporary file"
 
 
 def test_a_disk_that_has_room_again_at_the_end_loses_nothing(work, full_disk, monkeypatch):

@@ -1,4 +1,4 @@
-"""Every model family with every bitsandbytes variant, quantized here, saved, loaded, run and reloaded: all must pass."""
+"""Every model family with every bitsandbytes variant, quantized here, saved, loaded, run and reloaded."""
 
 from __future__ import annotations
 
