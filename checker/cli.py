@@ -21,6 +21,7 @@ from checker.errors import MatrixError, Unavailable, UsageError
 F = TypeVar("F", bound=Callable[..., Any])
 MATRIX = "quant-verify.yml"
 WHEN = ["auto", "always", "never"]  # auto: inside a GitHub workflow
+WEIGHTS = ["auto", "sampled", "full", "off"]
 DEPTHS = [depth.value for depth in Depth]
 MAX_JOBS = 256  # of one workflow matrix
 
@@ -35,17 +36,17 @@ def run_options(function: F) -> F:
     """The options that ``run`` and ``check`` share; they reach the command as one dictionary."""
     for decorate in reversed(
         (
-            option("--depth", type=click.Choice(DEPTHS), help="How far to go; see the README."),
+            option("--depth", type=click.Choice(DEPTHS), help="Files only; also load; also run and save."),
             option("--select", multiple=True, metavar="CHECK", help="Only these checks: globs, comma lists."),
             option("--ignore", multiple=True, metavar="CHECK", help="Not these checks: globs, comma lists."),
             option("--only", multiple=True, metavar="CELL", help="Only these cells: globs, comma lists."),
             option("--shard", metavar="I/N", help="The I-th of N parts of the cells."),
             option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N."),
             option("--jobs", default="auto", metavar="N|auto", help="Cells at a time; auto: one for each GPU."),
-            option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Limit of one cell."),
+            option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Limit of a cell."),
             option("--offline", is_flag=True, help="Nothing is fetched; what is not cached is an error."),
             option("--trust-remote-code", is_flag=True, help="For models whose matrix entry allows it as well."),
-            option("--weights", type=click.Choice(["auto", "sampled", "full", "off"]), help="How many to read."),
+            option("--weights", type=click.Choice(WEIGHTS), help="auto: all of up to a billion."),
             option("--architecture", is_flag=True, help="Compare tensors with the module tree; needs torch."),
             option("--require-pinned", is_flag=True, help="Every Hub revision must be a full commit."),
             option("--report-dir", metavar="DIR", help="Where junit.xml, report.json and summary.md go."),
@@ -69,7 +70,7 @@ def cli() -> None:
     """
 
 
-@cli.command()
+@cli.command(short_help="Run the suite over a matrix of models.")
 @click.argument("matrix", default=MATRIX, envvar="QUANT_VERIFY_MATRIX")
 @run_options
 def run(matrix: str, **options: Any) -> ExitCode:
@@ -80,7 +81,7 @@ def run(matrix: str, **options: Any) -> ExitCode:
     return run_matrix(matrix, options)
 
 
-@cli.command()
+@cli.command(short_help="Judge checkpoints without a matrix.")
 @click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT...")
 @option("--baseline", metavar="REF|auto", help="The full-precision model; auto: the model card's base_model.")
 @run_options
@@ -94,18 +95,18 @@ def check(checkpoints: tuple[str, ...], baseline: str | None, **options: Any) ->
     return run_checkpoints(checkpoints, baseline, options)
 
 
-@cli.command()
+@cli.command(short_help="Print the jobs of a matrix as JSON.")
 @click.argument("matrix", default=MATRIX, envvar="QUANT_VERIFY_MATRIX")
-@option("--max-jobs", type=click.IntRange(1, MAX_JOBS), default=MAX_JOBS, help="At most this many jobs.")
+@option("--max-jobs", type=click.IntRange(1, MAX_JOBS), default=MAX_JOBS, metavar="N", help="At most this many jobs.")
 @option("--only", multiple=True, metavar="CELL", help="Only these cells: globs, comma lists.")
 def plan(matrix: str, max_jobs: int, only: tuple[str, ...]) -> ExitCode:
     """Print the jobs of MATRIX as one line of JSON, for fromJSON in a workflow. Opens no checkpoint, no network."""
-    from checker.commands.run import plan_matrix
+    from checker.commands.plan import plan_matrix
 
     return plan_matrix(matrix, max_jobs, only)
 
 
-@cli.command()
+@cli.command(short_help="Join the reports of several jobs.")
 @click.argument("reports", nargs=-1, required=True, metavar="REPORT.json...")
 @option("--report-dir", default="quant-verify-report", metavar="DIR", help="Where the joined reports go.")
 @option("--annotations", type=click.Choice(WHEN), default="auto", help="Workflow commands.")
@@ -118,7 +119,7 @@ def merge(reports: tuple[str, ...], **options: Any) -> ExitCode:
     return merge_reports(reports, options)
 
 
-@cli.command()
+@cli.command(short_help="Predict bytes and ratios from a config.")
 @click.argument("config")
 @option("--quantization", metavar="JSON", help="A quantization_config; default: the bitsandbytes variants.")
 @option("--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), help="Of the dense model; default: its own.")
@@ -130,7 +131,7 @@ def estimate(config: str, quantization: str | None, dtype: str | None, **options
     return estimate_config(config, quantization, dtype, as_json=options["format"] == "json")
 
 
-@cli.command()
+@cli.command(short_help="The catalogue of checks.")
 @click.argument("check_id", required=False, metavar="[ID]")
 def explain(check_id: str | None) -> ExitCode:
     """The catalogue of checks; with an ID, what the check asks, why, and its limits."""
@@ -139,7 +140,7 @@ def explain(check_id: str | None) -> ExitCode:
     return explain_checks(check_id)
 
 
-@cli.command()
+@cli.command(short_help="The catalogue of quantization methods.")
 @click.argument("method_id", required=False, metavar="[ID]")
 def methods(method_id: str | None) -> ExitCode:
     """The catalogue of quantization methods; with an ID, how it stores a weight."""
@@ -148,7 +149,7 @@ def methods(method_id: str | None) -> ExitCode:
     return list_methods(method_id)
 
 
-@cli.command()
+@cli.command(short_help="What this machine can do; calls real kernels.")
 @option("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
 def doctor(device: str) -> ExitCode:
     """Device, driver and versions; calls a real kernel; says what to do about what is missing."""
@@ -157,7 +158,7 @@ def doctor(device: str) -> ExitCode:
     return examine(device)
 
 
-@cli.command()
+@cli.command(short_help="Write a first matrix file and a workflow.")
 @click.option("--force", is_flag=True, help="Write over files that exist.")
 def init(*, force: bool) -> ExitCode:
     """Write a first matrix file and a workflow into the current folder."""
@@ -166,7 +167,7 @@ def init(*, force: bool) -> ExitCode:
     return write_first_files(Path.cwd(), force=force)
 
 
-@cli.command()
+@cli.command(short_help="The suite on a small real model, offline.")
 @click.option("--rebuild", is_flag=True, help="Make the demo's models anew.")
 @run_options
 def demo(*, rebuild: bool, **options: Any) -> ExitCode:
@@ -180,7 +181,7 @@ def main() -> None:
     """Run the command line and exit with the code of design §5; a crash of ours is 3, never 1."""
     sys.excepthook = _crash
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="quant-verify", standalone_mode=False)
         sys.stdout.flush()
     except MatrixError as error:
         for mistake in error.mistakes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -22,7 +23,7 @@ WORKER = ("-P", "-m", "checker.worker")
 LAST_SECONDS = 5.0  # for a worker that has closed its pipe to end
 ALIVE_SECONDS = 1.0  # between two looks at whether a silent worker still lives
 TAIL_BYTES = 4000  # of a dead worker's output, for --verbose
-SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "GITHUB_TOKEN", "ACTIONS_RUNTIME_TOKEN")
+SECRET = re.compile(r"(^|_)(TOKEN|SECRETS?|PASSWORD|PASSWD|CREDENTIALS?|API_KEY|ACCESS_KEY)(_|$)", re.IGNORECASE)
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
@@ -38,7 +39,7 @@ def child_environment() -> dict[str, str]:
     """The environment of a process that opens foreign files: offline, without tokens, importing what we import."""
     root = str(Path(__file__).resolve().parent.parent)
     paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {key: value for key, value in os.environ.items() if key not in SECRETS} | OFFLINE | {"PYTHONPATH": paths}
+    return {key: value for key, value in os.environ.items() if not SECRET.search(key)} | OFFLINE | {"PYTHONPATH": paths}
 
 
 class WorkerDied(Exception):

@@ -259,4 +259,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _import_package(name: str) -> None:
     package = importlib.import_module(name)
     for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{name}.{module.name}")
+        if not module.name.startswith("_"):  # those are imported by the ones that need them
+            importlib.import_module(f"{name}.{module.name}")

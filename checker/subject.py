@@ -26,7 +26,7 @@ from checker.facts import (
     StructureFacts,
     WeightFacts,
 )
-from checker.probes.artifact import gather_artifact
+from checker.probes.artifact import find_quantization_config, gather_artifact
 from checker.protocol import Job
 from checker.registry import Method, all_methods
 
@@ -126,6 +126,9 @@ class Subject:
             return None
         baseline = open_checkpoint(Path(self.job.baseline))
         self._open.append(baseline)
+        if find_quantization_config(baseline.config or {})[1] is not None:
+            message = f"the baseline {self.job.cell.baseline} is itself quantized; name the full-precision model"
+            raise Unavailable(message)
         if not baseline.tensors:
             reason = baseline.problems[0].message if baseline.problems else "it holds no safetensors file"
             raise Unavailable(f"the baseline {self.job.cell.baseline} cannot be read: {reason}")
@@ -168,8 +171,6 @@ class Subject:
     def _architecture(self) -> ArchitectureFacts:
         from checker.probes.architecture import gather_architecture
 
-        if self.blocked:
-            raise Unavailable(self.blocked, ErrorKind.NOT_RUN)
         self.say("building the model without weights")
         artifact, trust = self.get(ArtifactFacts), self.job.trust_remote_code
         return gather_architecture(self.folder, artifact, self.method, trust_remote_code=trust)

@@ -22,7 +22,7 @@ from checker.registry import all_checks
 from checker.worker import judge
 
 WEIGHTS = "model.safetensors"
-STATIC = tuple(item.id for item in all_checks() if item.depth is Depth.STATIC)
+STATIC = tuple(item.id for item in all_checks() if item.depth is Depth.STATIC and item.opt_in is None)
 
 FOUR = {"quant_method": "bitsandbytes", "load_in_4bit": True}
 NF4 = {**FOUR, "bnb_4bit_quant_type": "nf4"}

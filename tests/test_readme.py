@@ -14,7 +14,7 @@ from markdown_it.token import Token
 
 from checker.cli import cli
 from checker.commands import demo
-from checker.commands.run import vocabulary
+from checker.commands.vocabulary import vocabulary
 from checker.domain import Depth, Environment, ExitCode, RunResult
 from checker.matrix import load_matrix
 from checker.registry import all_checks

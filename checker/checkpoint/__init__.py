@@ -10,16 +10,18 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from checker.checkpoint.config import config_problems, generation_problems, tokenizer_problems
-from checker.checkpoint.data import Array, Bytes, Floats, cut, map_file, numpy_dtype, to_float32
 from checker.checkpoint.files import list_folder
 from checker.checkpoint.header import Header, TensorHeader, read_header
 from checker.checkpoint.json_file import read_json
 from checker.checkpoint.problem import Problem, Refused
 from checker.checkpoint.weights import read_weights
 from checker.domain import Json
+
+if TYPE_CHECKING:  # numpy is imported by those who read numbers, not by those who only name a checkpoint
+    from checker.checkpoint.data import Array, Bytes, Floats
 
 __all__ = ["Checkpoint", "Header", "Problem", "TensorHeader", "open_checkpoint", "read_header"]
 
@@ -48,6 +50,8 @@ class Checkpoint:
 
     def read(self, name: str) -> Bytes:
         """The bytes of a tensor: a read-only view of the mapped file, nothing is copied."""
+        from checker.checkpoint.data import cut, map_file
+
         header = self.tensors[name]
         data = self._maps.get(header.file)
         if data is None:
@@ -60,6 +64,8 @@ class Checkpoint:
         Raises:
             NotApplicable: its elements are smaller than a byte.
         """
+        from checker.checkpoint.data import numpy_dtype
+
         header = self.tensors[name]
         return self.read(name).view(numpy_dtype(header.dtype)).reshape(header.shape)
 
@@ -69,6 +75,8 @@ class Checkpoint:
         Raises:
             NotApplicable: complex numbers, or elements smaller than a byte.
         """
+        from checker.checkpoint.data import to_float32
+
         return to_float32(self.read(name), self.tensors[name].dtype, start, stop)
 
     def close(self) -> None:

@@ -146,7 +146,7 @@ def _other_formats(names: Collection[str], choice: _Choice) -> Iterator[Problem]
     more = f" and {len(pickles) - 1:,} more files" if len(pickles) > 1 else ""
     if choice.files or choice.problems:
         if pickles:
-            message = f"{shown(pickles[0])}{more} may be pickles beside the safetensors files"
+            message = f"{shown(pickles[0])}{more} may hold pickled code; it is never opened"
             hint = "delete them from the checkpoint; other loaders may open them, and a pickle can run code"
             yield about(pickles[0])(message, severity=Severity.WARN, hint=hint)
     elif pickles:

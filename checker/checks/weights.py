@@ -10,6 +10,7 @@ from checker.errors import NotApplicable, Unavailable
 from checker.facts import ErrorFact, WeightFacts
 from checker.registry import Limits, Verdict, check
 
+FEW_VALUES = 10_000  # below, chance alone moves R by a per cent and more
 HINT = "see layers.complete and dtypes.storage for what is wrong with its tensors"
 
 
@@ -135,8 +136,9 @@ def _badness(fact: ErrorFact) -> float:
 
 def _judge(fact: ErrorFact, limits: Limits) -> Iterator[Finding]:
     ratio, exact, gain = limits["R"], limits["exact"], limits["gain"].fail
-    ratio = _widened(ratio, 3 / math.sqrt(fact.values) if fact.values else 0)
-    room = 4 * min(fact.nrmse, 0.2) / math.sqrt(fact.values) if fact.values else 0
+    few = 0 < fact.values < FEW_VALUES
+    ratio = _widened(ratio, 3 / math.sqrt(fact.values)) if few else ratio
+    room = 4 * min(fact.nrmse, 0.2) / math.sqrt(fact.values) if few else 0
     over = Severity.FAIL if ratio.fail is not None and fact.ratio > ratio.fail else Severity.WARN
     bar = ratio.fail if over is Severity.FAIL else ratio.warn
     if bar is not None and fact.ratio > bar:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 
 from checker.domain import ExitCode
 from checker.errors import UsageError
@@ -14,15 +16,34 @@ def explain_checks(check_id: str | None) -> ExitCode:
     checks = all_checks()
     if check_id is None:
         width = max(len(item.id) for item in checks)
-        lines = [f"{item.id:<{width}}  {item.depth:<6}  {item.summary}" for item in checks]
-        sys.stdout.write("\n".join([*lines, "", "quant-verify explain ID says more about one of them.", ""]))
+        lines = [line for item in checks for line in _row(item, width)]
+        sys.stdout.write(
+            "\n".join(
+                [
+                    *lines,
+                    "",
+                    "*: only when its option asks for it. quant-verify explain ID says more about one of them.",
+                    "",
+                ]
+            )
+        )
         return ExitCode.PASSED
     found = next((item for item in checks if item.id == check_id), None)
     if found is None:
         near = did_you_mean(check_id, [item.id for item in checks])
         raise UsageError(f"no check is called {check_id!r}{near}; quant-verify explain lists them")
-    sys.stdout.write(f"{found.id} (depth {found.depth})\n\n{found.documentation}\n{_limits(found)}")
+    asked = f", with {found.opt_in}" if found.opt_in else ""
+    sys.stdout.write(f"{found.id} (depth {found.depth}{asked})\n\n{found.documentation}\n{_limits(found)}")
     return ExitCode.PASSED
+
+
+def _row(item: Check, width: int) -> list[str]:
+    """Id, depth and summary, the summary folded to the width of the terminal."""
+    depth = f"{item.depth}*" if item.opt_in else item.depth
+    head = f"{item.id:<{width}}  {depth:<7}  "
+    room = max(shutil.get_terminal_size((100, 24)).columns - len(head), 40)
+    first, *rest = textwrap.wrap(item.summary.replace("``", ""), room) or [""]
+    return [head + first, *(" " * len(head) + line for line in rest)]
 
 
 def _limits(item: Check) -> str:

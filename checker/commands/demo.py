@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from checker.commands.child import ask
-from checker.commands.run import arguments_of, vocabulary
+from checker.commands.run import arguments_of
 from checker.commands.suite import Suite, run_suite
+from checker.commands.vocabulary import vocabulary
 from checker.domain import ExitCode, Outcome, RunResult
 from checker.matrix import load_matrix
 
@@ -68,9 +69,12 @@ def judge(run: RunResult) -> tuple[bool, str]:
     findings = [finding for cell in run.cells for check in cell.checks for finding in check.findings]
     named = any(finding.where == LAYER for finding in findings)
     wrong = [f"{cell} is {outcomes[cell]}" for cell in outcomes if outcomes[cell] is not EXPECTED.get(cell)]
+    answers = (check for cell in run.cells for check in cell.checks if check.id == "outputs.known-good")
+    fooled = all(check.outcome is Outcome.PASS for check in answers)
     if wrong or (not named and EXPECTED.keys() <= outcomes.keys()):
         return False, f"demo: not as expected: {', '.join(wrong) or f'no finding names {LAYER}'}"
-    return True, f"demo: as expected. The two healthy models pass; the damaged copy fails, and {LAYER} is named."
+    also = "It still answers both prompts; only the weights tell." if fooled else ""
+    return True, f"demo: as expected. Two healthy models pass; the damaged copy fails at {LAYER}. {also}".rstrip()
 
 
 def cache_folder() -> Path:

@@ -15,10 +15,10 @@ SECONDS = 180
 def examine(device: str) -> ExitCode:
     """Print device, versions and the result of a real kernel of each kind; 3 when something does not work."""
     environment = describe()
-    lines = [f"python         {environment.python}", f"device         {environment.device}"]
+    lines = [f"python           {environment.python}", f"device           {environment.device}"]
     if environment.driver:
-        lines.append(f"driver         {environment.driver}")
-    lines += [f"{name:<14} {version}" for name, version in environment.packages.items()]
+        lines.append(f"driver           {environment.driver}")
+    lines += [f"{name:<16} {version}" for name, version in environment.packages.items()]
     sys.stdout.write("\n".join(lines) + "\n\n")
     if "torch" not in environment.packages:
         sys.stdout.write(

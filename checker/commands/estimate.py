@@ -8,20 +8,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from checker.commands.child import ask
-from checker.commands.run import check_quantization
+from checker.commands.vocabulary import check_quantization
 from checker.domain import ExitCode, Json
 from checker.errors import UsageError
 
 SECONDS = 300
+TABLE_WIDTH = 100  # ratios are printed to the last digit and must not be cut
 DEFAULTS: Mapping[str, dict[str, Json]] = {
-    "bitsandbytes nf4": {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
-    "bitsandbytes nf4, double quantization": {
+    "nf4": {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+    "nf4 + double quantization": {
         "quant_method": "bitsandbytes",
         "load_in_4bit": True,
         "bnb_4bit_quant_type": "nf4",
         "bnb_4bit_use_double_quant": True,
     },
-    "bitsandbytes int8": {"quant_method": "bitsandbytes", "load_in_8bit": True},
+    "int8": {"quant_method": "bitsandbytes", "load_in_8bit": True},
 }
 
 
@@ -74,12 +75,11 @@ def _show(answer: Mapping[str, Json]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    assumed = ", assumed: the config names none" if answer["dtype_assumed"] else ""
     table = Table(box=None, pad_edge=False)
     for title in ("form", "footprint", "ratio", "true bytes", "true ratio", "modules"):
-        table.add_column(title, justify="left" if title == "form" else "right")
+        table.add_column(title, justify="left" if title == "form" else "right", no_wrap=True)
     dense = answer["footprint"]
-    table.add_row(f"dense ({answer['dtype']}{assumed})", f"{dense:,}", "", f"{dense:,}", "", "")
+    table.add_row("dense", f"{dense:,}", "", f"{dense:,}", "", "")
     for name, row in answer["quantizations"].items():
         table.add_row(
             name,
@@ -89,9 +89,11 @@ def _show(answer: Mapping[str, Json]) -> None:
             f"{row['true_ratio']:.4f}",
             str(row["quantized_modules"]),
         )
-    console = Console(file=sys.stdout, highlight=False)
-    console.print(answer["architecture"], markup=False)
-    console.print(table)
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    assumed = " (assumed: the config names none; --dtype says otherwise)" if answer["dtype_assumed"] else ""
+    console.print(f"{answer['architecture']}, {answer['dtype']}{assumed}", markup=False)
+    console.print(table, width=max(console.width, TABLE_WIDTH))
+    console.print("footprint: get_memory_footprint(); true bytes: with the quantization state that it does not see")
     experts = [row["dense_experts"] for row in answer["quantizations"].values()]
     if any(experts):
         console.print(f"{max(experts)} fused expert parameters stay dense under bitsandbytes in transformers 5.")

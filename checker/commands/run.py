@@ -1,8 +1,7 @@
-"""``run``, ``check`` and ``plan``: from a matrix or from references to cells, and on to the suite."""
+"""``run`` and ``check``: from a matrix or from references to cells, and on to the suite."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -10,12 +9,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from checker.commands.options import RunArguments, split
+from checker.commands.options import RunArguments
 from checker.commands.suite import Suite, run_suite
-from checker.domain import Cell, Depth, ExitCode, Json, ModelRef, Settings
+from checker.commands.vocabulary import vocabulary
+from checker.domain import Cell, Depth, ExitCode, ModelRef, Settings
 from checker.errors import UsageError
-from checker.matrix import Vocabulary, load_matrix
-from checker.registry import all_checks, all_methods, config_flaws, did_you_mean, method_declared
+from checker.matrix import load_matrix
 
 
 def run_matrix(matrix: str, options: Mapping[str, Any]) -> ExitCode:
@@ -45,43 +44,10 @@ def run_checkpoints(checkpoints: tuple[str, ...], baseline: str | None, options:
     return run_suite(Suite(cells=tuple(cells)), arguments)[1]
 
 
-def plan_matrix(matrix: str, max_jobs: int, globs: tuple[str, ...]) -> ExitCode:
-    """``quant-verify plan``: one line of JSON on stdout."""
-    from checker.matrix.select import only, plan
-
-    loaded = load_matrix(matrix, vocabulary())
-    cells = only(loaded.cells, split(globs)) if globs else loaded.cells
-    sys.stdout.write(json.dumps(plan(cells, max_jobs)) + "\n")
-    return ExitCode.PASSED
-
-
 def arguments_of(options: Mapping[str, Any]) -> RunArguments:
     """The shared options as one value."""
     names = {item.name for item in fields(RunArguments)}
     return RunArguments(**{name: value for name, value in options.items() if name in names})
-
-
-def vocabulary() -> Vocabulary:
-    """What a matrix may name: the checks, their limits, and what each method's config may say."""
-    checks = all_checks()
-    return Vocabulary(
-        check_ids=[item.id for item in checks],
-        limit_names=[f"{item.id}.{metric}" for item in checks for metric in item.limits],
-        check_quantization=check_quantization,
-    )
-
-
-def check_quantization(config: Mapping[str, Json]) -> list[tuple[str, str]]:
-    """What is wrong with a ``quantization_config`` that is to be applied at load time: (key, message) pairs."""
-    method = method_declared(config)
-    if method is None:
-        known = sorted({item.quant_method for item in all_methods()})
-        name = str(config.get("quant_method"))
-        near = did_you_mean(name, known)
-        return [("quant_method", f"quant_method {name!r} is no known method{near}; known: {', '.join(known)}")]
-    if method.config_class is None:
-        return [("quant_method", f"{method.id} cannot be applied at load time; name the checkpoint instead")]
-    return config_flaws(method, config)
 
 
 def _last_part(ref: ModelRef) -> str:

@@ -14,28 +14,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from checker.checkpoint import Checkpoint
-from checker.coded import Bytes, CodedWeight, Float32, blocks_of, cell_variance, nibbles
 from checker.domain import Json
 from checker.facts import ExpectedTensor, StoredWeight
 from checker.methods import bitsandbytes_config as shared
 from checker.methods.bitsandbytes_state import ITEM_BYTES, find_weights, read_weight
 from checker.registry import LoadedWeight, Method, register_method
 
-# fmt: off
-NF4 = (
-    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
-    -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
-    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
-)
-# fmt: on
-FP4 = tuple(x / 12 for x in (0, 0.0625, 8, 12, 4, 6, 2, 3, -0.0, -0.0625, -8, -12, -4, -6, -2, -3))
-CODE_BOOKS = {"nf4": np.array(NF4, np.float32), "fp4": np.array(FP4, np.float32)}
+if TYPE_CHECKING:
+    from checker.coded import CodedWeight
+
 BLOB_LIMIT = 1024  # bytes; a real one has 80 to 180
 
 
@@ -92,88 +82,9 @@ def _tensor(name: str, dtype: str, shape: tuple[int, ...], *, companion: bool = 
 
 
 def _decode(checkpoint: Checkpoint, weight: StoredWeight) -> CodedWeight:
-    """Codes and tables of one weight whose tensors are known to be complete and of the right size."""
-    quant_type = str(weight.attributes["quant_type"])
-    block_size = int(weight.attributes["block_size"])
-    book = CODE_BOOKS[quant_type]
-    zero = int(np.flatnonzero(book == 0)[0])
-    codes = blocks_of(checkpoint.read(weight.weight), block_size // 2, zero << 4 | zero)
-    pairs = nibbles(high_first=True)
-    scales, flaw, scale_flaw = _absmax(checkpoint, weight)
-    scales = _settle_zero_blocks(
-        scales, codes, (book[pairs] == 0).all(axis=1), weight.attributes["double_quantization"]
-    )
-    variance = cell_variance(book)
-    extreme = np.abs(book) == 1
-    stored = checkpoint.float32(f"{weight.weight}.quant_map")
-    if not np.array_equal(stored, book):
-        flaw = f"the stored code book (quant_map) is not that of {quant_type}; kernels that read it decode otherwise"
-    count = math.prod(weight.shape or ())
-    return CodedWeight(
-        shape=weight.shape or (),
-        codes=codes,
-        scales=scales,
-        levels=book[pairs],
-        variance=variance[pairs].sum(axis=1),
-        extreme=extreme[pairs].any(axis=1),
-        extreme_variance=float(variance[extreme].mean()),
-        symbols=pairs,
-        symbol_count=16,
-        bits=4,
-        padding=codes.size * 2 - count,
-        code_book_flaw=flaw,
-        scale_flaw=scale_flaw,
-    )
+    from checker.methods._bitsandbytes_numbers import decode_4bit
 
-
-def _absmax(checkpoint: Checkpoint, weight: StoredWeight) -> tuple[Float32, str, str]:
-    """One scale a block, double quantization resolved; what is wrong with the nested code book, and with its scales."""
-    if not weight.attributes["double_quantization"]:
-        return checkpoint.float32(f"{weight.weight}.absmax"), "", ""
-    codes = checkpoint.read(f"{weight.weight}.absmax")
-    book = checkpoint.float32(f"{weight.weight}.nested_quant_map")
-    nested = checkpoint.float32(f"{weight.weight}.nested_absmax")
-    group = int(weight.attributes["nested_block_size"])
-    with np.errstate(invalid="ignore", over="ignore"):  # hostile scales are reported, not warned about
-        scales = book[codes] * np.repeat(nested, group)[: codes.size] + np.float32(weight.attributes["nested_offset"])
-    canonical = np.allclose(book, dynamic_map(), rtol=0, atol=1e-6)
-    flaw = "" if canonical else "nested_quant_map is not bitsandbytes' dynamic 8-bit code book"
-    return scales, flaw, _nested_flaw(codes, nested, group)
-
-
-def _nested_flaw(codes: Bytes, nested: Float32, group: int) -> str:
-    """A nested scale of zero is right only where all scales of the group were equal, and so their codes are."""
-    for index in np.flatnonzero(nested == 0).tolist():
-        members = codes[index * group : (index + 1) * group]
-        if (members != members[0]).any():
-            return f"nested_absmax is zero over {members.size} scales that differ"
-    return ""
-
-
-def _settle_zero_blocks(scales: Float32, codes: Bytes, zero_byte: npt.NDArray[np.bool_], nested: bool) -> Float32:
-    """Scales of blocks of zeros back to 0: the library puts 1e-38 there, double quantization its own rounding error.
-
-    That error is at most half the widest gap of the 8-bit code book, 0.007, of a nested scale, which is no larger than
-    the largest scale. Shapes: scales [blocks], codes [blocks, bytes per block], zero_byte [256].
-    """
-    finite = np.abs(scales[np.isfinite(scales)])
-    bound = max(1e-37, 0.0075 * float(finite.max(initial=0)) if nested else 0)
-    small = np.flatnonzero(np.abs(scales) <= bound)
-    scales[small[np.take(zero_byte, codes[small]).all(axis=1)]] = 0
-    return scales
-
-
-def dynamic_map() -> Float32:
-    """The signed dynamic 8-bit code book: 7 exponent bits, linear fractions, 0 and 1 (arXiv:1511.04561). Shape [256].
-
-    Source: ``create_dynamic_map`` in bitsandbytes/functional.py.
-    """
-    values = [0.0, 1.0]
-    for exponent in range(7):
-        bounds = np.linspace(0.1, 1, 2**exponent + 1, dtype=np.float32)
-        means = (bounds[:-1] + bounds[1:]) / 2 * np.float32(10.0 ** (exponent - 6))
-        values += [*means.tolist(), *(-means).tolist()]
-    return np.array(sorted(values), np.float32)
+    return decode_4bit(checkpoint, weight)
 
 
 def _inspect_module(module: Any) -> LoadedWeight | None:

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from checker.checkpoint import Checkpoint
-from checker.coded import CodedWeight
 from checker.domain import Json, Limit
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.methods import bitsandbytes_config as shared
 from checker.registry import LoadedWeight, Method, register_method
 
+if TYPE_CHECKING:
+    from checker.coded import CodedWeight
+
 MATRIX = 2  # dimensions
-LARGEST_CODE = 127
 
 
 def _declares(config: Mapping[str, Json]) -> bool:
@@ -72,23 +71,9 @@ def _layout(weight: str, shape: tuple[int, ...], attributes: Mapping[str, Any]) 
 
 
 def _decode(checkpoint: Checkpoint, weight: StoredWeight) -> CodedWeight:
-    """Codes in rows; a byte is one value in two's complement, and a row's largest magnitude is ±127 exactly."""
-    shape = weight.shape or (0, 0)
-    level = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
-    with np.errstate(invalid="ignore"):
-        scales = checkpoint.float32(f"{weight.module}.SCB") / np.float32(LARGEST_CODE)
-    return CodedWeight(
-        shape=shape,
-        codes=checkpoint.read(weight.weight).reshape(shape),
-        scales=scales,
-        levels=level[:, None],
-        variance=np.full(256, 1 / 12, np.float32),
-        extreme=np.abs(level) >= LARGEST_CODE,
-        extreme_variance=1 / 12,
-        symbols=np.arange(256, dtype=np.uint8)[:, None],
-        symbol_count=255,
-        bits=8,
-    )
+    from checker.methods._bitsandbytes_numbers import decode_8bit
+
+    return decode_8bit(checkpoint, weight)
 
 
 def _inspect_module(module: Any) -> LoadedWeight | None:

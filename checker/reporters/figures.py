@@ -116,6 +116,15 @@ def worst_layer(cell: CellResult) -> tuple[str, float] | None:
     return layer, figure
 
 
+def notes_of(run: RunResult) -> list[tuple[str, list[str]]]:
+    """Each note once, with the ids of the cells that have it."""
+    found: dict[str, list[str]] = {}
+    for cell in run.cells:
+        for note in dict.fromkeys(notes(cell)):
+            found.setdefault(note, []).append(cell.cell.id)
+    return list(found.items())
+
+
 def notes(cell: CellResult) -> list[str]:
     """Remarks that are neither findings nor figures, one line each."""
     lines = cell.measurements.get("notes")
@@ -144,6 +153,12 @@ def exit_meaning(run: RunResult) -> str:
     return _MEANINGS[code]
 
 
+def some(names: list[str], shown: int = 3) -> str:
+    """``a, b, c and 4 more``."""
+    rest = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
+
+
 def plural(count: int, noun: str) -> str:
     """``1 check``, ``2 checks``."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
@@ -159,9 +174,22 @@ def label(finding: Finding) -> str:
     return "waived" if finding.waived is not None else finding.severity.value
 
 
+def sentence(finding: Finding) -> str:
+    """The message with the name of its tensor, once."""
+    named = not finding.where or finding.where in finding.message
+    return finding.message if named else f"{finding.where}: {finding.message}"
+
+
+def predicate(finding: Finding) -> str:
+    """The message for a place that shows the tensor's name already: without it where it begins with it."""
+    rest = finding.message.removeprefix(finding.where).lstrip(" :,") if finding.where else ""
+    return rest or finding.message
+
+
 def comparison(finding: Finding) -> str:
-    """``observed 2.13, limit 1.2``, as far as the finding has them."""
-    parts = (("observed", value(finding.observed, finding.unit)), ("limit", value(finding.limit, finding.unit)))
+    """``observed 2.13, limit 1.2``, as far as the finding has them; what is no number is ``expected``."""
+    bar = "expected" if isinstance(finding.limit, str) else "limit"
+    parts = (("observed", value(finding.observed, finding.unit)), (bar, value(finding.limit, finding.unit)))
     return ", ".join(f"{name} {text}" for name, text in parts if text)
 
 

@@ -92,9 +92,8 @@ def _lines(checks: list[CheckResult]) -> Iterator[str]:
 def _findings(check: CheckResult) -> Iterator[str]:
     findings = [finding for finding in figures.ranked(check.findings) if finding.waived is None]
     for finding in findings[:_PER_CHECK]:
-        where = f"{finding.where}: " if finding.where else ""
         comparison = figures.comparison(finding)
-        yield f"{check.id}: {where}{finding.message}" + (f" ({comparison})" if comparison else "")
+        yield f"{check.id}: {figures.sentence(finding)}" + (f" ({comparison})" if comparison else "")
     if len(findings) > _PER_CHECK:
         yield f"{check.id}: and {len(findings) - _PER_CHECK} more"
     yield from (f"hint: {hint}" for hint in dict.fromkeys(finding.hint for finding in findings) if hint)

@@ -144,9 +144,9 @@ def _body(findings: list[Finding]) -> str:
 
 
 def _lines(finding: Finding) -> Iterator[str]:
-    where = f"{finding.where}: " if finding.where else ""
-    yield _clean(f"{figures.label(finding).upper()} {where}{finding.message}")
-    for name, figure in (("observed", finding.observed), ("limit", finding.limit)):
+    yield _clean(f"{figures.label(finding).upper()} {figures.sentence(finding)}")
+    bar = "expected" if isinstance(finding.limit, str) else "limit"
+    for name, figure in (("observed", finding.observed), (bar, finding.limit)):
         if text := figures.value(figure, finding.unit):
             yield _clean(f"  {name}: {text}")
     if finding.hint:

@@ -170,5 +170,5 @@ def _remarks(check: CheckResult) -> list[str]:
         remarks.append(check.skip_reason)
     for finding in figures.ranked(check.findings):
         waived = "waived: " if finding.waived is not None else ""
-        remarks.append(waived + (f"{finding.where}: " if finding.where else "") + finding.message)
+        remarks.append(waived + figures.sentence(finding))
     return remarks

@@ -39,6 +39,7 @@ def render(run: RunResult, budget: int = _BUDGET) -> str:
         room -= _bytes(table)
     worst_first = sorted(run.cells, key=lambda cell: list(Outcome).index(cell.outcome))
     blocks = [block for cell in worst_first for block in _blocks(cell)]
+    blocks += [f"Note on {_cells(ids)}: {markdown(note)}" for note, ids in figures.notes_of(run)[:_ROWS]]
     for number, block in enumerate(blocks):
         room -= _bytes(block)
         if room < 0:
@@ -46,6 +47,13 @@ def render(run: RunResult, budget: int = _BUDGET) -> str:
             break
         parts.append(block)
     return "\n\n".join([*parts, foot]) + "\n"
+
+
+def _cells(ids: list[str]) -> str:
+    more = len(ids) - _NAMES
+    return ", ".join(markdown(cell_id, _NAME_LIMIT) for cell_id in ids[:_NAMES]) + (
+        f" and {more} more" if more > 0 else ""
+    )
 
 
 def _bytes(part: str) -> int:
@@ -111,9 +119,6 @@ def _verdicts(cell: CellResult) -> Iterator[str]:
     troubled = checks[Outcome.FAIL] or checks[Outcome.ERROR] or checks[Outcome.WARN] or not checks[Outcome.PASS]
     for same in figures.skipped(checks[Outcome.SKIP] if troubled else ()):
         yield _same("⏭️", same, f" skipped: {markdown(same.reason)}")
-    if notes := figures.notes(cell):
-        more = [f"- and {len(notes) - _ROWS} more: see report.json"] if len(notes) > _ROWS else []
-        yield "\n".join([*(f"- Note: {markdown(note)}" for note in notes[:_ROWS]), *more])
 
 
 def _findings(check: CheckResult, mark: str) -> str:
@@ -122,7 +127,7 @@ def _findings(check: CheckResult, mark: str) -> str:
     lines = [
         f"{mark} **{markdown(check.id)}**: {figures.plural(len(findings), 'finding')}",
         "",
-        "| | tensor or module | finding | observed | limit |",
+        "| | tensor or module | finding | observed | limit or expected |",
         "|---|---|---|--:|--:|",
     ]
     lines += [_finding(finding) for finding in findings[:_ROWS]]
@@ -136,7 +141,7 @@ def _findings(check: CheckResult, mark: str) -> str:
 
 def _finding(finding: Finding) -> str:
     waived = finding.waived
-    message = markdown_cell(finding.message)
+    message = markdown_cell(figures.predicate(finding))
     if waived is not None:
         message += f" waived until {waived.until.isoformat()}: {markdown_cell(waived.reason)}"
     cells = (

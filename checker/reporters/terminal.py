@@ -62,6 +62,8 @@ def render_table(run: RunResult, console: Console, *, verbose: bool = False) -> 
     for cell in run.cells:
         if lines := list(_cell(cell, verbose=verbose)):
             parts += [_heading(cell), *lines, ""]
+    for note, cells in figures.notes_of(run):
+        parts += [_entry("note", "cyan", f"{terminal(figures.some(cells))}: {terminal(note)}"), ""]
     parts.append(_closing(run, console.width))
     emit(console, Group(*parts))
 
@@ -149,8 +151,6 @@ def _cell(cell: CellResult, *, verbose: bool) -> Iterator[RenderableType]:
             yield from _findings(check, verbose=verbose)
     for check in (*checks[Outcome.WARN], *checks[Outcome.PASS]):
         yield from _findings(check, verbose=verbose)
-    for note in figures.notes(cell):
-        yield _entry("note", "cyan", terminal(note))
     if verbose or cell.outcome is Outcome.SKIP:
         yield from (_same(same, Outcome.SKIP) for same in figures.skipped(checks[Outcome.SKIP]))
     if verbose:
@@ -172,7 +172,7 @@ def _findings(check: CheckResult, *, verbose: bool) -> Iterator[RenderableType]:
 def _finding(check: CheckResult, finding: Finding, hint: str) -> RenderableType:
     outcome, waived = Outcome(finding.severity.value), finding.waived
     where = f"  {terminal(finding.where)}" if finding.where else ""
-    lines: list[Piece] = [(terminal(check.id), "bold"), where, f"\n{terminal(finding.message)}"]
+    lines: list[Piece] = [(terminal(check.id), "bold"), where, f"\n{terminal(figures.predicate(finding))}"]
     if comparison := figures.comparison(finding):
         lines.append(f"\n{terminal(comparison)}")
     if hint:

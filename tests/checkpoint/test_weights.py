@@ -139,7 +139,7 @@ def test_p02_a_pickle_beside_safetensors(make, tmp_path):
     (folder / "training_args.bin").write_bytes(b"\x80\x02")
     checkpoint = open_checkpoint(folder)
 
-    problem = problem_saying(checkpoint, "may be pickles")
+    problem = problem_saying(checkpoint, "may hold pickled code")
     assert (problem.file, problem.severity) == ("pytorch_model.bin", WARN)
     assert "1 more" in problem.message
     assert checkpoint.complete

@@ -12,7 +12,7 @@ import pytest
 from checker.checkpoint import Checkpoint, open_checkpoint
 from checker.coded import CodedWeight, cell_variance
 from checker.facts import StoredWeight
-from checker.methods.bitsandbytes_4bit import CODE_BOOKS, dynamic_map
+from checker.methods._bitsandbytes_numbers import CODE_BOOKS, dynamic_map
 from checker.registry import all_methods
 
 torch = pytest.importorskip("torch")
