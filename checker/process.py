@@ -77,6 +77,11 @@ class WorkerProcess:
         """Process id, also that of its group."""
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs; one started ahead may have been killed while it waited."""
+        return self._process.poll() is None
+
     def judge(self, job: Job, timeout: float | None) -> Iterator[WorkerEvent]:
         """Give the job and yield the events of the worker, ``Ended`` last.
 

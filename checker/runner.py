@@ -206,6 +206,9 @@ class Runner:
             if self._closed:
                 raise RuntimeError("the run has ended; nobody is left who would end another worker")
             worker = self._spare.pop() if self._spare and preload else WorkerProcess(preload=preload)
+            if not worker.alive:  # killed while it waited; that is no fault of this cell
+                worker.close()
+                worker = WorkerProcess(preload=preload)
             self._workers.add(worker)
             return worker
 

@@ -28,6 +28,8 @@ class FakeWorker:
     scripts: ClassVar[list[list[object]]] = []
     lock: ClassVar[threading.Lock] = threading.Lock()
 
+    alive = True
+
     def __init__(self, *, preload: bool) -> None:
         self.preload, self.killed, self.closed, self.job = preload, threading.Event(), False, None
         self.made.append(self)
