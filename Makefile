@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-slow test-gpu lint types bench readme schema architectures clean
+.PHONY: demo test test-slow test-gpu lint types bench fixtures readme schema architectures clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -37,6 +37,9 @@ types: $(VENV)/.installed
 
 bench: $(VENV)/.installed  ## the figures of the README
 	$(BIN)/python tests/bench.py
+
+fixtures:  ## the test checkpoints once more, by the real tools, each in its own environment; TOOL=NAME for one
+	$(PYTHON) tests/fixtures/remake.py $(TOOL)
 
 readme: $(VENV)/.installed  ## write the generated parts of the README
 	$(BIN)/python tests/readme.py --write

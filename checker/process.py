@@ -33,13 +33,21 @@ OFFLINE = {
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
 }
+ONLINE = {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
 
 
-def child_environment() -> dict[str, str]:
-    """The environment of a process that opens foreign files: offline, without tokens, importing what we import."""
+def child_environment(*, online: bool = False) -> dict[str, str]:
+    """The environment of a process that opens foreign files: offline, without tokens, importing what we import.
+
+    ``online`` is for a cell at depth static whose repository is read by ranges. Its worker reads JSON, headers and
+    numbers with our own code; it loads no model and runs nothing of the repository. It needs the network, and for a
+    private repository the token: that comes in the job (``Network.token``), on standard input and for this worker only,
+    so that it is in no environment that a library or another process could read.
+    """
     root = str(Path(__file__).resolve().parent.parent)
     paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {key: value for key, value in os.environ.items() if not SECRET.search(key)} | OFFLINE | {"PYTHONPATH": paths}
+    kept = {key: value for key, value in os.environ.items() if not SECRET.search(key)}
+    return kept | OFFLINE | (ONLINE if online else {}) | {"PYTHONPATH": paths}
 
 
 class WorkerDied(Exception):
@@ -52,12 +60,12 @@ class WorkerDied(Exception):
 
 
 class WorkerProcess:
-    """One fresh interpreter in a process group of its own, offline, without tokens, with a pipe of its own.
+    """One fresh interpreter in a process group of its own, without tokens, with a pipe of its own.
 
-    Started ahead of its job it imports torch while the worker before it still runs.
+    Offline, unless ``online``. Started ahead of its job it imports torch while the worker before it still runs.
     """
 
-    def __init__(self, *, preload: bool) -> None:
+    def __init__(self, *, preload: bool, online: bool = False) -> None:
         self._read, write = os.pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         command = [sys.executable, *WORKER, str(write), str(os.getpid()), *(["preload"] if preload else [])]
@@ -68,7 +76,7 @@ class WorkerProcess:
             stderr=subprocess.STDOUT,
             pass_fds=(write,),
             start_new_session=True,
-            env=child_environment(),
+            env=child_environment(online=online),
         )
         os.close(write)
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from checker.checkpoint.network import Network, Repository
 from checker.domain import Cell, CheckResult, Json
 
 LONGEST_LINE = 16 << 20  # bytes; the per-layer figures of 30,000 layers fit
@@ -19,16 +20,20 @@ LONGEST_LINE = 16 << 20  # bytes; the per-layer figures of 30,000 layers fit
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """Everything a worker needs to judge one cell; all files are there already."""
+    """Everything a worker needs to judge one cell; all files are there already, but for those of a repository."""
 
     cell: Cell
     checks: tuple[str, ...]
     baseline: str | None  # folder
     checkpoint: str | None  # folder; None: quantize the baseline into scratch
     scratch: str  # an empty folder of this cell
+    checkpoint_file: str | None = None  # the one GGUF file of its folder that is meant
     hub_files: tuple[str, ...] = ()  # names in the Hub repository, pickles among them
     visible_gpus: str | None = None  # CUDA_VISIBLE_DEVICES
     trust_remote_code: bool = False  # matrix and command line both allow it
+    baseline_repository: Repository | None = None  # its folder lacks the large files: ranges of them are read
+    checkpoint_repository: Repository | None = None
+    network: Network | None = None  # leave, and the token, to read those; None: the worker is offline
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

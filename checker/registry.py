@@ -187,6 +187,8 @@ def config_flaws(method: Method, config: Mapping[str, Json]) -> list[tuple[str, 
     flaws = []
     for key, value in config.items():
         if key not in method.keys:
+            if method.open_keys and not _resembles(key, method.keys):
+                continue
             shown = key[:100] if key.isprintable() else ascii(key)[:100]
             near = did_you_mean(key, method.keys)
             flaws.append((key, f"{shown} is no key of {method.id}{near}; it would be ignored"))
@@ -196,11 +198,30 @@ def config_flaws(method: Method, config: Mapping[str, Json]) -> list[tuple[str, 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Intent:
+    """What a config asks for one module. ``quantized`` None: the general rules decide (role, default skip list)."""
+
+    quantized: bool | None = None
+    open: bool = False  # dense or quantized, both are right
+    reason: str = ""  # why it is kept dense, as the second half of "x is quantized although …"
+    attributes: Mapping[str, Json] | None = None  # None: those that ``Method.declared`` gives for the whole model
+
+
+Planner = Callable[[tuple[str, ...], str], Intent]
+"""(a module's names: stored, then as transformers loads it; its role) → what the config asks for it."""
+
+Unfit = Callable[[tuple[int, ...]], str]
+"""(dense shape) → why a tool leaves such a weight dense; "" when it fits."""
+
+LINEAR_ROLES = frozenset(["linear", "expert", "vision"])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
     """One quantization method: what its config may say, how it stores a weight, how to read it back.
 
-    The functions that are None are what the method cannot do yet; ``quant-verify methods`` shows them. Types of the
-    functions' arguments: ``checker.facts`` and ``checker.checkpoint``.
+    The functions that are None are what the method cannot do; ``quant-verify methods`` shows them. Types of the
+    functions' arguments: ``checker.facts``, ``checker.inventory``, ``checker.checkpoint`` and ``checker.coded``.
     """
 
     id: str
@@ -209,13 +230,25 @@ class Method:
     keys: Mapping[str, Domain]  # every key the quantization_config may hold
     declares: Callable[[Mapping[str, Json]], bool]
     declared: Callable[[Mapping[str, Json]], dict[str, Json]]  # bits, quant_type, … as the config declares them
-    recognise: Callable[..., typing.Any]  # Checkpoint -> tuple[StoredWeight, ...]
-    layout: Callable[..., typing.Any]  # (tensor name, dense shape, attributes) -> tuple[ExpectedTensor, ...]
+    recognise: Callable[..., typing.Any]  # Inventory -> tuple[StoredWeight, ...]
+    layout: Callable[..., typing.Any]  # (dense tensor name, dense shape, attributes) -> tuple[ExpectedTensor, ...]
     skips: Callable[[Mapping[str, Json]], tuple[str, ...] | None]  # the config's skip list; None: the default list
     contradictions: Callable[[Mapping[str, Json]], list[tuple[str, str]]] = field(default=lambda _: [])  # key, message
-    decode: Callable[..., typing.Any] | None = None  # (Checkpoint, StoredWeight) -> CodedWeight
+    open_keys: bool = False  # the config may hold further keys (tools write their own there)
+    planner: Callable[[Mapping[str, Json]], Planner] | None = None  # per-module settings; None: skips and roles decide
+    unfit: Callable[[Mapping[str, Json]], Unfit] | None = None  # which shapes the tools leave dense
+    entry_matches: Callable[[str, str], bool] | None = None  # (skip entry, module name); None: transformers' own rule
+    listed: Callable[[Mapping[str, Json]], tuple[str, ...]] | None = None  # entries to count; None: those of ``skips``
+    ties_quantized: bool = False  # a quantized embedding may serve as the output head
+    roles: frozenset[str] = LINEAR_ROLES  # what is quantized unless the config says otherwise
+    stored_dense: Callable[[Mapping[str, Json]], str] = field(default=lambda _: "")  # why no tensor need be packed
+    decode: Callable[..., typing.Any] | None = None  # (Checkpoint, StoredWeight, Window | None) -> tuple of CodedWeight
+    not_decoded: str = ""  # why there is no ``decode``
+    rescales: bool = False  # calibration may scale columns and rows (AWQ, SmoothQuant): fit their gains first
+    from_documentation: bool = False  # no tool could make a checkpoint to test the layout against
     inspect_module: Callable[..., LoadedWeight | None] | None = None  # of a torch module; None: not quantized
     config_class: str | None = None  # "transformers.BitsAndBytesConfig"
+    quantizes_here: bool = False  # a baseline can be quantized at load time and saved
     limits: Mapping[str, Limit] = field(default_factory=dict)
 
 
@@ -254,6 +287,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``" (did you mean 'x'?)"`` for the nearest known name, or nothing when none is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _resembles(key: str, known: Iterable[str]) -> bool:
+    """Whether a key that nobody knows is likely a known one misspelt."""
+    return bool(difflib.get_close_matches(key, list(known), n=1, cutoff=0.85))
 
 
 def _import_package(name: str) -> None:

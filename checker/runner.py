@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from checker.checkpoint.resolve import Resolved, resolve
+from checker.checkpoint.hub import may_ask, token_to_send
+from checker.checkpoint.network import Network, open_network
+from checker.checkpoint.resolve import Resolved, resolve, resolve_remote
 from checker.domain import Cell, CheckError, CheckResult, Depth, ErrorKind, Json, ModelRef
 from checker.errors import Unavailable, UsageError
 from checker.process import WorkerDied, WorkerProcess
@@ -132,7 +134,9 @@ class Runner:
     def _attempt(self, cell: Cell, checks: tuple[str, ...], *, more: bool) -> _Trouble | None:
         """Fetch what the cell needs and judge it in a fresh worker; returns the infrastructure's fault, if any."""
         try:
-            baseline, checkpoint = self._fetch(cell, cell.baseline), self._fetch(cell, cell.checkpoint)
+            network = open_network() if self._reads_ranges(cell) else None
+            baseline = self._fetch(cell, cell.baseline, network)
+            checkpoint = self._fetch(cell, cell.checkpoint, network)
         except (Unavailable, UsageError) as reason:  # the latter: a folder that was there when the run began
             kind = reason.kind if isinstance(reason, Unavailable) else ErrorKind.NOT_RUN
             return _Trouble(error=CheckError(kind=kind, message=str(reason)))
@@ -144,22 +148,40 @@ class Runner:
             baseline=str(baseline.folder) if baseline else None,
             checkpoint=str(checkpoint.folder) if checkpoint else None,
             scratch=scratch,
+            checkpoint_file=checkpoint.file if checkpoint else None,
             hub_files=tuple(checkpoint.files) if checkpoint else (),
             visible_gpus=",".join(gpus) if gpus and ":" not in cell.settings.device else None,
             trust_remote_code=self._trusts(cell),
+            baseline_repository=baseline.repository if baseline else None,
+            checkpoint_repository=checkpoint.repository if checkpoint else None,
         )
+        if network is not None and (job.baseline_repository or job.checkpoint_repository):
+            job = replace(job, network=replace(network, token=token_to_send()))
         try:
             return self._judge(job, more=more)
         finally:
             self._give_gpus(gpus)
             shutil.rmtree(scratch, ignore_errors=True)
 
-    def _fetch(self, cell: Cell, ref: ModelRef | None) -> Resolved | None:
+    def _reads_ranges(self, cell: Cell) -> bool:
+        """Whether the cell's repositories are read by ranges instead of being downloaded.
+
+        Not to load a model, for every byte of it, or with its Python code: that must not run in a worker with a token.
+        """
+        static = not depth_of(cell) and cell.settings.weights != "full" and not self._trusts(cell)
+        on_hub = any(ref is not None and ref.kind == "hub" for ref in (cell.baseline, cell.checkpoint))
+        return static and on_hub and not self._options.offline and may_ask()
+
+    def _fetch(self, cell: Cell, ref: ModelRef | None, network: Network | None) -> Resolved | None:
         if ref is None:
             return None
         if ref.kind == "hub":
-            self._updates.put(Update(cell_id=cell.id, doing=f"fetching {ref}"))
-        resolved = resolve(ref, offline=self._options.offline, allow_code=self._trusts(cell))
+            doing = f"reading {ref}" if network is not None else f"fetching {ref}"
+            self._updates.put(Update(cell_id=cell.id, doing=doing))
+        if ref.kind == "hub" and network is not None:
+            resolved = resolve_remote(ref, network)
+        else:
+            resolved = resolve(ref, offline=self._options.offline, allow_code=self._trusts(cell))
         which = "baseline_revision" if ref is cell.baseline else "checkpoint_revision"
         self._updates.put(Update(cell_id=cell.id, known={which: resolved.revision}))
         return resolved
@@ -168,7 +190,7 @@ class Runner:
         return self._options.trust_remote_code and cell.settings.trust_remote_code
 
     def _judge(self, job: Job, *, more: bool) -> _Trouble | None:
-        worker = self._worker(preload=depth_of(job.cell))
+        worker = self._worker(preload=depth_of(job.cell), online=job.network is not None)
         if more:
             self._prepare_next()
         current: str | None = None
@@ -201,14 +223,14 @@ class Runner:
             worker.close()
         return trouble
 
-    def _worker(self, *, preload: bool) -> WorkerProcess:
+    def _worker(self, *, preload: bool, online: bool) -> WorkerProcess:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the run has ended; nobody is left who would end another worker")
-            worker = self._spare.pop() if self._spare and preload else WorkerProcess(preload=preload)
+            worker = self._spare.pop() if self._spare and preload else WorkerProcess(preload=preload, online=online)
             if not worker.alive:  # killed while it waited; that is no fault of this cell
                 worker.close()
-                worker = WorkerProcess(preload=preload)
+                worker = WorkerProcess(preload=preload, online=online)
             self._workers.add(worker)
             return worker
 

@@ -7,6 +7,7 @@ check that needs it learns the same reason.
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
     from checker.probes.load import Loaded
     from checker.probes.roundtrip import Saved
-
-FULL_SCAN_WEIGHTS = 1_000_000_000  # up to here every block is read, beyond it a sample
 
 
 @dataclass(slots=True)
@@ -115,7 +114,11 @@ class Subject:
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """The checkpoint's headers and mapped tensors."""
-        checkpoint = open_checkpoint(self.folder, listed=self.job.hub_files)
+        job = self.job
+        checkpoint = open_checkpoint(
+            self.folder, listed=job.hub_files, repository=job.checkpoint_repository, network=job.network,
+            file=job.checkpoint_file,
+        )  # fmt: skip
         self._open.append(checkpoint)
         return checkpoint
 
@@ -124,7 +127,8 @@ class Subject:
         """The full-precision checkpoint, if the cell has one."""
         if self.job.baseline is None:
             return None
-        baseline = open_checkpoint(Path(self.job.baseline))
+        job = self.job
+        baseline = open_checkpoint(Path(self.job.baseline), repository=job.baseline_repository, network=job.network)
         self._open.append(baseline)
         if find_quantization_config(baseline.config or {})[1] is not None:
             message = f"the baseline {self.job.cell.baseline} is itself quantized; name the full-precision model"
@@ -133,6 +137,12 @@ class Subject:
             reason = baseline.problems[0].message if baseline.problems else "it holds no safetensors file"
             raise Unavailable(f"the baseline {self.job.cell.baseline} cannot be read: {reason}")
         return baseline
+
+    @property
+    def traffic(self) -> dict[str, int]:
+        """Requests to the Hub and bytes received so far; empty when every file is local."""
+        counts = (Counter(item.source.traffic) for item in self._open if item.source is not None)
+        return dict(sum(counts, start=Counter[str]()))
 
     @property
     def method(self) -> Method | None:
@@ -156,15 +166,13 @@ class Subject:
         return gather_artifact(self.checkpoint, self.baseline)
 
     def _weights(self) -> WeightFacts:
+        from checker.probes.extent import reads_sample
         from checker.probes.weights import gather_weights
 
-        mode = self.job.cell.settings.weights
         artifact, method = self.get(ArtifactFacts), self.stored_method
-        if mode == "off":
-            raise NotApplicable("weights: off keeps the numbers from being read")
+        sampled = reads_sample(self.job.cell.settings.weights, artifact, self.checkpoint, self.baseline)
         if method is None:
             raise NotApplicable("no weight is stored in a known quantized form (see config.present)")
-        sampled = mode == "sampled" or (mode == "auto" and _weight_count(artifact) > FULL_SCAN_WEIGHTS)
         self.say("reading a sample of the weights" if sampled else "reading all weights")
         return gather_weights(self.checkpoint, self.baseline, artifact, method, sampled=sampled)
 
@@ -278,12 +286,6 @@ class Subject:
 
 def _method(name: str | None) -> Method | None:
     return next((method for method in all_methods() if method.id == name), None)
-
-
-def _weight_count(artifact: ArtifactFacts) -> int:
-    """Quantized weights on disk, from the packed bytes and the bits of each."""
-    stored = (weight for weight in artifact.weights if weight.weight in artifact.tensors)
-    return sum(artifact.tensors[weight.weight].nbytes * 8 // int(weight.attributes["bits"]) for weight in stored)
 
 
 _GATHER: dict[type, Callable[[Subject], object]] = {

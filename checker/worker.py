@@ -86,6 +86,8 @@ def judge(job: Job, send: Send) -> None:
                 subject.blocked = _reason_not_to_load(table, subject)
             send(Started(check=item.id))
             finished = run_check(item, subject)
+            if traffic := subject.traffic:  # so far; the last check's is the whole
+                finished = replace(finished, measurements={**finished.measurements, "remote": traffic})
             send(finished)
             if item.id == checks[0].id:
                 send(_known(subject))

@@ -71,6 +71,8 @@ SAMPLE = [
     "GPTNeoXForCausalLM",
     "BertForMaskedLM",
     "LlavaForConditionalGeneration",
+    "Qwen2_5_VLForConditionalGeneration",
+    "Llama4ForCausalLM",
 ]
 
 
@@ -101,13 +103,15 @@ def test_an_entry_taken_as_text_still_matches_itself():
 def test_the_table_is_that_of_the_installed_library(name):
     pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    from checker.data.build_architectures import architectures, describe
+    from checker.data.build_architectures import NAMING, architectures, describe
 
     table = json.loads(resources.files("checker.data").joinpath("architectures.json").read_text())
     if importlib.metadata.version("transformers") != table["transformers"]:
         pytest.skip(f"the table is of transformers {table['transformers']}, {transformers.__version__} is installed")
     row = describe(name, architectures()[name])
-    assert json.loads(json.dumps(row)) == table["architectures"][name]
+    stored = table["architectures"][name]
+    stored |= {key: [table["rules"][number] for number in stored[key]] for key in NAMING if key in stored}
+    assert json.loads(json.dumps(row)) == stored
 
 
 def test_the_table_has_patterns_and_known_kinds_only():
@@ -179,6 +183,9 @@ UNKNOWN = Architecture(name="Unknown", known=False)
         (UNKNOWN, "model.layers.3.mlp.shared_expert.up_proj", (4, 4), "linear"),
         (UNKNOWN, "model.layers.3.mlp.shared_experts.up_proj", (4, 4), "linear"),
         (UNKNOWN, "model.layers.3.block_sparse_moe.experts.7.w1", (4, 4), "expert"),
+        (UNKNOWN, "model.layers.3.mlp.switch_mlp.up_proj", (8, 4, 4), "expert"),
+        (UNKNOWN, "model.layers.3.block_sparse_moe.gate", (4, 4), "router"),
+        (UNKNOWN, "model.layers.3.mlp.shared_expert_gate", (1, 4), "router"),
         (UNKNOWN, "model.embed_tokens", (9, 4), "embedding"),
         (UNKNOWN, "transformer.wte", (9, 4), "embedding"),
         (UNKNOWN, "model.layers.3.mlp.gate", (4, 4), "router"),
@@ -234,7 +241,160 @@ def test_fused_groups_are_whole():
         ("h.x", ["transformer.h.x"], "transformer.h.x"),
         ("x", ["y"], None),
         ("", [], None),
+        ("language_model.model.layers.0.x", ["model.language_model.layers.0.x"], "model.language_model.layers.0.x"),
+        ("model.language_model.layers.0.x", ["language_model.model.layers.0.x"], "language_model.model.layers.0.x"),
+        ("model.language_model.layers.0.x", ["model.layers.0.x"], "model.layers.0.x"),  # Qwen2-VL as first published
+        ("model.layers.0.x", ["model.language_model.layers.0.x"], "model.language_model.layers.0.x"),
+        ("lm_head.weight", ["language_model.lm_head.weight"], "language_model.lm_head.weight"),
+        ("model.visual.blocks.0.x", ["visual.blocks.0.x"], "visual.blocks.0.x"),
+        (
+            "model.layers.0.block_sparse_moe.experts.3.w1.weight",
+            ["model.layers.0.mlp.experts.3.w1.weight"],
+            "model.layers.0.mlp.experts.3.w1.weight",
+        ),
+        ("model.layers.0.mlp.experts.3.gate_proj.weight", ["model.layers.0.mlp.experts.gate_up_proj"], None),
     ],
 )
 def test_counterpart(name, names, expected):
     assert counterpart(name, dict.fromkeys(names)) == expected
+
+
+STORED = [  # architecture, stored module, all its names
+    pytest.param(
+        "LlavaForConditionalGeneration",
+        "language_model.model.layers.0.self_attn.q_proj",
+        ("model.language_model.layers.0.self_attn.q_proj",),
+        id="the language model moves",
+    ),
+    pytest.param("LlavaForConditionalGeneration", "language_model.lm_head", ("lm_head",), id="the head moves"),
+    pytest.param(
+        "LlavaForConditionalGeneration",
+        "vision_tower.vision_model.encoder.layers.11.mlp.fc1",
+        ("model.vision_tower.encoder.layers.11.mlp.fc1", "vision_tower.encoder.layers.11.mlp.fc1"),
+        id="as published, as loaded, as saved again",
+    ),
+    pytest.param(
+        "LlavaForConditionalGeneration",
+        "model.vision_tower.encoder.layers.1.mlp.fc1",
+        ("vision_tower.encoder.layers.1.mlp.fc1",),
+        id="stored as loaded",
+    ),
+    pytest.param(
+        "Qwen2_5_VLForConditionalGeneration",
+        "model.layers.3.mlp.up_proj",
+        ("model.language_model.layers.3.mlp.up_proj",),
+        id="a part of the prefix is added",
+    ),
+    pytest.param(
+        "Qwen2_5_VLForConditionalGeneration",
+        "model.visual.blocks.3.attn.qkv",
+        ("visual.blocks.3.attn.qkv",),
+        id="the older name, as in many a skip list",
+    ),
+    pytest.param(
+        "MixtralForCausalLM",
+        "model.layers.31.block_sparse_moe.experts.7.w1",
+        ("model.layers.31.mlp.experts.7.w1", "model.layers.31.mlp.experts.gate_up_proj"),
+        id="an expert that is joined",
+    ),
+    pytest.param("GPT2LMHeadModel", "h.0.attn.c_attn", ("transformer.h.0.attn.c_attn",), id="no base prefix"),
+    pytest.param("GPT2LMHeadModel", "transformer.h.0.attn.c_attn", (), id="nothing differs"),
+    pytest.param("LlamaForCausalLM", "model.layers.0.mlp.up_proj", (), id="no renames"),
+    pytest.param("LlavaForConditionalGeneration", "vision_tower.a%sb.1", ("model.vision_tower.a%sb.1",), id="hostile"),
+    pytest.param("HomeMade", "vision_tower.x", (), id="unknown"),
+]
+
+
+@pytest.mark.parametrize(("architecture", "stored", "others"), STORED)
+def test_a_module_is_known_by_all_its_names(architecture, stored, others):
+    known = architecture_of({"architectures": [architecture]})
+    assert known.aliases(stored) == (stored, *others)
+    assert known.aliases(stored) == (stored, *others)  # from the cache
+
+
+@pytest.mark.parametrize(
+    ("architecture", "stored", "role"),
+    [
+        ("LlavaForConditionalGeneration", "language_model.lm_head", "head"),
+        ("LlavaForConditionalGeneration", "language_model.model.embed_tokens", "embedding"),
+        ("LlavaForConditionalGeneration", "vision_tower.embeddings.position_embedding", "embedding"),
+        ("LlavaForConditionalGeneration", "vision_tower.encoder.layers.0.mlp.fc1", "linear"),
+        ("Qwen2_5_VLForConditionalGeneration", "model.embed_tokens", "embedding"),
+        ("MixtralForCausalLM", "model.layers.0.block_sparse_moe.gate", "router"),
+        ("MixtralForCausalLM", "model.layers.0.block_sparse_moe.experts.3.w2", "expert"),
+        ("DeepseekV3ForCausalLM", "model.layers.3.mlp.gate", "router"),
+        ("DeepseekV3ForCausalLM", "model.layers.3.mlp.experts.255.down_proj", "expert"),
+        ("DeepseekV3ForCausalLM", "model.layers.3.mlp.shared_experts.down_proj", "linear"),
+        ("GPT2LMHeadModel", "wte", "embedding"),
+    ],
+)
+def test_a_stored_name_has_the_role_of_its_module(architecture, stored, role):
+    assert architecture_of({"architectures": [architecture]}).role(stored, f"{stored}.weight", (4, 4)) == role
+
+
+def test_the_biases_of_fused_experts_are_no_matrices_to_quantize():
+    known = architecture_of({"architectures": ["GptOssForCausalLM"]})
+    name = "model.layers.0.mlp.experts.gate_up_proj"
+    assert known.role(name, name, (4, 64, 192)) == "expert"
+    assert known.role(f"{name}_bias", f"{name}_bias", (4, 192)) == "not a linear layer"
+
+
+def test_ties_and_transposed_weights_have_their_stored_names_too():
+    llava = architecture_of({"architectures": ["LlavaForConditionalGeneration"], "tie_word_embeddings": True})
+    assert llava.tied["language_model.lm_head.weight"] == "language_model.model.embed_tokens.weight"
+    assert llava.tied["lm_head.weight"] == "model.language_model.embed_tokens.weight"
+    qwen = architecture_of({"architectures": ["Qwen2_5_VLForConditionalGeneration"], "tie_word_embeddings": True})
+    assert counterpart(qwen.tied["lm_head.weight"], {"model.embed_tokens.weight": 0}) == "model.embed_tokens.weight"
+    assert "h.*.attn.c_attn.weight" in architecture_of({"architectures": ["GPT2LMHeadModel"]}).transposed
+
+
+def test_a_counterpart_under_a_name_of_another_version():
+    llava = architecture_of({"architectures": ["LlavaForConditionalGeneration"]})
+    published = "vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight"
+    for saved in ("vision_tower.encoder.layers.0.mlp.fc1.weight", "model.vision_tower.encoder.layers.0.mlp.fc1.weight"):
+        assert llava.counterpart(published, {saved: None}) == saved
+    assert llava.counterpart(published, {"vision_tower.encoder.layers.1.mlp.fc1.weight": None}) is None
+    assert llava.counterpart("lm_head.weight", {"lm_head.weight": None}) == "lm_head.weight"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["LlavaForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration", "MixtralForCausalLM", "OPTForCausalLM"],
+)
+def test_aliases_hold_the_name_that_the_library_gives_every_tensor_it_saves(name):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    loading = pytest.importorskip("transformers.core_model_loading")
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
+    from checker.data.build_architectures import architectures
+
+    config = transformers.CONFIG_MAPPING[architectures()[name]]()
+    with torch.device("meta"):
+        model = getattr(transformers, name)(config)
+    rules = get_model_conversion_mapping(model)
+    renames = [rule for rule in rules if isinstance(rule, loading.WeightRenaming)]
+    joins = [rule for rule in rules if isinstance(rule, loading.WeightConverter)]
+    known = architecture_of({"architectures": [name]})
+    state = model.state_dict()
+    for stored in loading.revert_weight_conversion(model, dict(state)):
+        loaded, _ = loading.rename_source_key(stored, renames, joins, model.base_model_prefix, state)
+        assert loaded.removesuffix(".weight") in known.aliases(stored.removesuffix(".weight"))
+
+
+@pytest.mark.parametrize("name", ["DeepseekV3ForCausalLM", "MixtralForCausalLM", "LlavaForConditionalGeneration"])
+def test_ninety_thousand_names_cost_little(name):
+    known = architecture_of({"architectures": [name]})
+    modules = [f"model.layers.{layer}.mlp.experts.{index}.up_proj" for layer in range(90) for index in range(1000)]
+    begin = time.process_time()
+    for module in modules:
+        known.aliases(module)
+    assert time.process_time() - begin < 1.5  # three times what it may cost on a quiet machine
+
+
+def test_a_hostile_name_is_left_as_it_is():
+    known = architecture_of({"architectures": ["MixtralForCausalLM"]})
+    begin = time.monotonic()
+    for name in ("." * 100_000, "mlp.experts." * 20_000, "mlp.experts." * 20, "1." * 120, ""):
+        assert known.aliases(name)[0] == name
+    assert time.monotonic() - begin < 1

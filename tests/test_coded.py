@@ -2,30 +2,85 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from decoding import dense
 
-from checker.coded import CodedWeight, blocks_of, cell_variance, nibbles
-
-
-def coded(codes, levels):
-    return CodedWeight(
-        shape=(4,),
-        codes=np.asarray(codes, np.uint8),
-        scales=np.ones(len(codes), np.float32),
-        levels=levels,
-        variance=np.zeros(256, np.float32),
-        extreme=np.zeros(256, np.bool_),
-        extreme_variance=0.0,
-        symbols=np.zeros((256, levels.shape[1]), np.uint8),
-        symbol_count=16,
-        bits=4,
-    )
+from checker.code_books import blocks_of, cell_variance, integer_book, nibbles, unpack_words
+from checker.coded import LARGE_TILE, Place, Scaling, Window, tiled
 
 
-@pytest.mark.parametrize(("per_byte", "size"), [(1, 3), (2, 6), (4, 12)])
-def test_block_size_counts_values(per_byte, size):
-    assert coded([[0, 0, 0]], np.zeros((256, per_byte), np.float32)).block_size == size
+def matrix(rows, columns):
+    return np.arange(rows * columns, dtype=np.uint8).reshape(rows, columns)
+
+
+def grid_of(rows, columns, tile):
+    shape = (-(-rows // tile[0]), -(-columns // tile[1]))
+    return np.arange(1, shape[0] * shape[1] + 1, dtype=np.float32).reshape(shape)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "tile", "pieces"),
+    [
+        pytest.param(4, 6, (1, 3), 1, id="runs within rows"),
+        pytest.param(4, 6, (1, 4), 2, id="a shorter run at the end of each row"),
+        pytest.param(4, 6, (2, 3), 1, id="tiles of two rows"),
+        pytest.param(5, 7, (2, 3), 4, id="partial tiles at both edges"),
+        pytest.param(5, 7, (128, 128), 1, id="one tile larger than the matrix"),
+        pytest.param(5, 7, (1, 7), 1, id="whole rows"),
+        pytest.param(5, 7, (5, 7), 1, id="one tile"),
+    ],
+)
+def test_every_value_takes_the_scale_of_its_tile(rows, columns, tile, pieces):
+    codes, scales = matrix(rows, columns), grid_of(rows, columns, tile)
+    cut = tiled(codes, Scaling(scales=scales), tile, integer_book(8), Place.of((rows, columns)))
+    assert len(cut) == pieces
+    each = np.repeat(np.repeat(scales, tile[0], axis=0), tile[1], axis=1)[:rows, :columns]
+    np.testing.assert_array_equal(dense(cut, (rows, columns)), codes * each)
+
+
+def test_zeros_are_subtracted_before_and_offsets_added_after():
+    scaling = Scaling(scales=np.float32([[2]]), zeros=np.float32([[3]]), offsets=np.float32([[0.5]]))
+    cut = tiled(matrix(1, 4), scaling, (1, 4), integer_book(8), Place.of((1, 4)))
+    np.testing.assert_array_equal(dense(cut, (1, 4)), [[-5.5, -3.5, -1.5, 0.5]])
+
+
+def test_a_window_lies_at_its_place():
+    window = Window(rows=slice(2, 3), columns=slice(3, 6))
+    codes = matrix(4, 6)[2:3, 3:6]
+    cut = tiled(codes, Scaling(scales=np.float32([[1]])), (1, 3), integer_book(8), Place.of((4, 6), window))
+    values = dense(cut, (4, 6))
+    np.testing.assert_array_equal(values[2, 3:], codes[0])
+    assert np.isnan(values).sum() == 21
+
+
+def test_permuted_columns_go_back_to_their_places():
+    order = np.array([2, 0, 3, 1])
+    place = replace(Place.of((2, 4)), columns=order)
+    cut = tiled(matrix(2, 4), Scaling(scales=np.ones((2, 2), np.float32)), (1, 2), integer_book(8), place)
+    np.testing.assert_array_equal(dense(cut, (2, 4))[:, order], matrix(2, 4))
+
+
+def test_one_scale_for_a_large_matrix_is_handled_in_strips():
+    codes = np.ones((1024, 1024), np.uint8)
+    cut = tiled(codes, Scaling(scales=np.float32([[3]])), (1024, 1024), integer_book(8), Place.of((1024, 1024)))
+    assert all(piece.one_scale and piece.tile_size <= LARGE_TILE for piece in cut)
+    assert (dense(cut, (1024, 1024)) == 3).all()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_words_are_unpacked_low_bits_first_and_over_their_borders(bits):
+    count = 96
+    codes = np.random.default_rng(bits).integers(0, 1 << bits, (count, 5))
+    words = np.zeros((-(-count * bits // 32), 5), np.uint64)
+    for row in range(count):
+        word, shift = divmod(row * bits, 32)
+        words[word] |= codes[row].astype(np.uint64) << np.uint64(shift) & np.uint64(0xFFFFFFFF)
+        if shift + bits > 32:
+            words[word + 1] |= codes[row].astype(np.uint64) >> np.uint64(32 - shift)
+    np.testing.assert_array_equal(unpack_words(words.astype(np.uint32), bits, count), codes)
 
 
 def test_nibbles_come_in_storage_order():

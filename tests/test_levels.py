@@ -15,7 +15,8 @@ from checker.registry import all_checks
 ROOT = Path(checker.__file__).parent
 LEVELS = {
     0: ("domain", "facts", "errors"),
-    1: ("registry", "matrix", "checkpoint", "reference", "reporters", "architecture", "coded", "protocol", "data"),
+    1: ("registry", "matrix", "checkpoint", "reference", "reporters", "architecture", "coded", "protocol", "data",
+        "code_books", "inventory"),
     2: ("checks", "methods"),
     3: ("subject", "probes"),
     4: ("worker", "runner", "process", "board"),

@@ -30,8 +30,9 @@ class FakeWorker:
 
     alive = True
 
-    def __init__(self, *, preload: bool) -> None:
+    def __init__(self, *, preload: bool, online: bool = False) -> None:
         self.preload, self.killed, self.closed, self.job = preload, threading.Event(), False, None
+        self.online = online
         self.made.append(self)
 
     def judge(self, job: Job, timeout: float | None) -> Iterator[object]:

@@ -1,4 +1,4 @@
-"""The strict, torch-free reader of a checkpoint folder: config, tensor headers, memory-mapped tensors.
+"""The strict, torch-free reader of a checkpoint: config, tensor headers, tensors; of a folder, or by ranges of the Hub.
 
 Everything in a checkpoint is hostile until proved otherwise. What is wrong with it is data (``Checkpoint.problems``),
 never an exception, so that one unreadable file does not hide the others.
@@ -6,22 +6,27 @@ never an exception, so that one unreadable file does not hide the others.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from checker.checkpoint.config import config_problems, generation_problems, tokenizer_problems
-from checker.checkpoint.files import list_folder
+from checker.checkpoint.files import Folder, list_folder
 from checker.checkpoint.header import Header, TensorHeader, read_header
-from checker.checkpoint.json_file import read_json
+from checker.checkpoint.json_file import JsonFile, read_json
+from checker.checkpoint.network import Network, Repository
 from checker.checkpoint.problem import Problem, Refused
-from checker.checkpoint.weights import read_weights
+from checker.checkpoint.source import Source
+from checker.checkpoint.weights import Weights, read_weights
 from checker.domain import Json
 
 if TYPE_CHECKING:  # numpy is imported by those who read numbers, not by those who only name a checkpoint
     from checker.checkpoint.data import Array, Bytes, Floats
+
+SMALL_TENSOR = 1 << 16  # bytes; scales and states of a layer that cost more to ask for than to send
+SMALL_TENSORS = 1 << 25  # bytes fetched at once of a kind of them
 
 __all__ = ["Checkpoint", "Header", "Problem", "TensorHeader", "open_checkpoint", "read_header"]
 
@@ -36,7 +41,7 @@ class Checkpoint:
     metadata: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     complete: bool = False  # False: some weights could not be read, so a tensor's absence here proves nothing
-    _maps: dict[str, Bytes] = field(default_factory=dict, repr=False, compare=False)
+    source: Source | None = field(default=None, repr=False, compare=False)  # None: there is nothing to read
 
     @property
     def tensor_files(self) -> tuple[str, ...]:
@@ -48,15 +53,17 @@ class Checkpoint:
         """Bytes of all tensors, headers not counted."""
         return sum(header.nbytes for header in self.tensors.values())
 
-    def read(self, name: str) -> Bytes:
-        """The bytes of a tensor: a read-only view of the mapped file, nothing is copied."""
-        from checker.checkpoint.data import cut, map_file
+    @property
+    def remote(self) -> bool:
+        """Whether tensors are read over the network, where every read may cost a request."""
+        return self.source is not None and self.source.remote
 
+    def read(self, name: str) -> Bytes:
+        """The bytes of a tensor, read-only: a view of the mapped file, or what the Hub sends."""
         header = self.tensors[name]
-        data = self._maps.get(header.file)
-        if data is None:
-            data = self._maps[header.file] = map_file(self.folder / header.file, header.file)
-        return cut(data, header)
+        if self.remote and header.nbytes <= SMALL_TENSOR:
+            self._want_its_like(name)
+        return self._bytes(header, 0, header.nbytes)
 
     def array(self, name: str) -> Array:
         """A tensor in its own type and shape, not copied.
@@ -67,7 +74,21 @@ class Checkpoint:
         from checker.checkpoint.data import numpy_dtype
 
         header = self.tensors[name]
-        return self.read(name).view(numpy_dtype(header.dtype)).reshape(header.shape)
+        dtype = numpy_dtype(header.dtype)
+        return self.read(name).view(dtype).reshape(header.shape)
+
+    def part(self, name: str, start: int, stop: int) -> Array:
+        """Rows ``start:stop`` along a tensor's first axis, in its own type; nothing else is read.
+
+        Raises:
+            NotApplicable: its elements are smaller than a byte.
+        """
+        from checker.checkpoint.data import numpy_dtype
+
+        header = self.tensors[name]
+        dtype = numpy_dtype(header.dtype)
+        begin, end, rows = _rows(header, start, stop)
+        return self._bytes(header, begin, end).view(dtype).reshape(rows, *header.shape[1:])
 
     def float32(self, name: str, start: int = 0, stop: int | None = None) -> Floats:
         """Elements ``start:stop`` of the flattened tensor, converted; call it by chunks for a large tensor.
@@ -75,13 +96,48 @@ class Checkpoint:
         Raises:
             NotApplicable: complex numbers, or elements smaller than a byte.
         """
-        from checker.checkpoint.data import to_float32
+        from checker.checkpoint.data import numpy_dtype, to_float32
 
-        return to_float32(self.read(name), self.tensors[name].dtype, start, stop)
+        header = self.tensors[name]
+        if start == 0 and stop is None:
+            return to_float32(self.read(name), header.dtype)
+        width = numpy_dtype(header.dtype).itemsize
+        first, last, _ = slice(start, stop).indices(header.nbytes // width)
+        return to_float32(self._bytes(header, first * width, max(first, last) * width), header.dtype)
+
+    def want(self, name: str, rows: Iterable[tuple[int, int]]) -> None:
+        """Say which rows ``part`` will be asked for soon: they are fetched together. Nothing for a local folder."""
+        if self.source is not None and self.remote:
+            header = self.tensors[name]
+            spans = (_rows(header, *pair)[:2] for pair in rows)
+            self.source.want([(header.file, header.begin + begin, header.begin + end) for begin, end in spans])
+
+    def _bytes(self, header: TensorHeader, begin: int, end: int) -> Bytes:
+        """Bytes of one tensor, counted from its own beginning."""
+        if self.source is None:
+            raise KeyError(header.name)
+        return self.source.read(header.file, header.begin + begin, header.begin + end)
+
+    def _want_its_like(self, name: str) -> None:
+        """Fetch with a small tensor those of the same kind of all layers: whoever reads one will read the others."""
+        assert self.source is not None
+        header, kind = self.tensors[name], name.rpartition(".")[2]
+        if self.source.has(header.file, header.begin, header.end):
+            return
+        spans = [(header.file, header.begin, header.end)]
+        left = SMALL_TENSORS
+        for other, item in self.tensors.items():
+            if item.nbytes <= SMALL_TENSOR and other.endswith(kind) and other.rpartition(".")[2] == kind:
+                left -= item.nbytes
+                if left < 0:
+                    break
+                spans.append((item.file, item.begin, item.end))
+        self.source.want(spans)
 
     def close(self) -> None:
-        """Let go of the mapped files; each stays open as long as an array still looks into it."""
-        self._maps.clear()
+        """Let go of mapped files and fetched ranges; a map stays open as long as an array still looks into it."""
+        if self.source is not None:
+            self.source.close()
 
     def __enter__(self) -> Self:
         return self
@@ -92,18 +148,31 @@ class Checkpoint:
         self.close()
 
 
-def open_checkpoint(folder: Path, *, listed: Collection[str] = ()) -> Checkpoint:
-    """Read a checkpoint's JSON files and headers; no tensor data yet. Never raises for what is in the folder.
+def open_checkpoint(
+    folder: Path,
+    *,
+    listed: Collection[str] = (),
+    repository: Repository | None = None,
+    network: Network | None = None,
+    file: str | None = None,
+) -> Checkpoint:
+    """Read a checkpoint's JSON files and headers; no tensor data yet. Never raises for what is in the checkpoint.
 
     ``listed`` are the files of the Hub repository that ``folder`` was downloaded from (``Resolved.files``): pickles
-    are not downloaded, and only the list tells that they are there.
+    are not downloaded, and only the list tells that they are there. With ``repository`` and ``network`` the files that
+    ``folder`` lacks are read by ranges from the Hub. ``file`` is the one GGUF file of the folder that is meant.
+
+    Raises:
+        Unavailable: the Hub or the network does not deliver.
     """
     try:
-        place = list_folder(folder)
+        place = _place(folder, repository, network)
     except Refused as refused:
         return Checkpoint(folder=folder, problems=(refused.problem,))
     config = read_json(place, "config.json")
-    weights = read_weights(place, config.value, listed)
+    weights = read_weights(place, config.value, listed, file)
+    if weights.gguf:
+        config = _with_gguf(config, weights, absent="config.json" not in place.names)
     problems = (
         *config.problems,
         *config_problems(config.value),
@@ -118,4 +187,38 @@ def open_checkpoint(folder: Path, *, listed: Collection[str] = ()) -> Checkpoint
         metadata=weights.metadata,
         problems=problems,
         complete=weights.complete,
+        source=place.source({header.file for header in weights.tensors.values()}),
     )
+
+
+def _with_gguf(config: JsonFile, weights: Weights, *, absent: bool) -> JsonFile:
+    """The config with what the GGUF file says of itself; the file is the whole checkpoint when there is no config."""
+    from checker.checkpoint.gguf import gguf_config
+
+    own = gguf_config(weights.metadata, weights.gguf)
+    if absent:
+        return JsonFile(value=own, problems=())
+    if config.value is None:
+        return config
+    said = config.value.get("quantization_config", {})
+    if not isinstance(said, dict):
+        return config
+    return JsonFile(
+        value={**config.value, "quantization_config": {**own["quantization_config"], **said}}, problems=config.problems
+    )
+
+
+def _place(folder: Path, repository: Repository | None, network: Network | None) -> Folder:
+    if repository is None or network is None:
+        return list_folder(folder)
+    from checker.checkpoint.remote import open_remote
+
+    return open_remote(folder, repository, network)
+
+
+def _rows(header: TensorHeader, start: int, stop: int) -> tuple[int, int, int]:
+    """Where rows of a tensor begin and end, in bytes from its own beginning, and how many there are."""
+    first, last, _ = slice(start, stop).indices(header.shape[0])
+    last = max(first, last)
+    width = header.nbytes // header.shape[0] if header.shape[0] else 0
+    return first * width, last * width, last - first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from checker.checkpoint.files import Folder, open_regular
+from checker.checkpoint.files import Folder
 from checker.checkpoint.json_file import read_json
 from checker.checkpoint.problem import Problem, Refused, Sayer, about, capped, quoted, shown
 from checker.checkpoint.strict_json import Path, dotted, walk
@@ -22,7 +22,7 @@ LARGEST = {
 }
 MOST_NEW_TOKENS = 10_000_000
 
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -66,19 +66,19 @@ def generation_problems(folder: Folder) -> tuple[Problem, ...]:
 
 def tokenizer_problems(folder: Folder) -> tuple[Problem, ...]:
     """Tokenizer files that are empty, cut short or pointers; parsing them is the tokenizer library's business."""
-    problems = []
-    for name in _TOKENIZER_FILES:
-        if name in folder.names:
-            try:
-                with open_regular(folder.locate(name), name) as (stream, size):
-                    head = stream.read(64)
-                    stream.seek(max(0, size - 64))
-                    tail = stream.read(64)
-            except Refused as refused:
-                problems.append(refused.problem)
-                continue
-            problems += _tokenizer_file(name, head, tail)
-    return tuple(problems)
+    names = [name for name in TOKENIZER_FILES if name in folder.names]
+    return tuple(problem for found in folder.each(lambda name: _tokenizer(folder, name), names) for problem in found)
+
+
+def _tokenizer(folder: Folder, name: str) -> list[Problem]:
+    try:
+        with folder.open(name) as (stream, size):
+            head = stream.read(64)
+            stream.seek(max(0, size - 64))
+            tail = stream.read(64)
+    except Refused as refused:
+        return [refused.problem]
+    return [*_tokenizer_file(name, head, tail)]
 
 
 def _tokenizer_file(name: str, head: bytes, tail: bytes) -> Iterator[Problem]:

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from checker.checkpoint.files import open_regular
-from checker.checkpoint.header import TensorHeader
 from checker.checkpoint.problem import Refused, shown
 from checker.errors import NotApplicable, Unavailable
 
@@ -75,19 +74,19 @@ def map_file(path: Path, name: str) -> Bytes:
         raise Unavailable(f"{shown(name)} changed while it was read: {error}; run again") from None
 
 
-def cut(data: Bytes, header: TensorHeader) -> Bytes:
-    """The bytes of one tensor.
+def cut(data: Bytes, name: str, begin: int, end: int) -> Bytes:
+    """The bytes ``begin:end`` of a file.
 
     Raises:
         Unavailable: the file became shorter since its header was read.
     """
-    if header.end > data.size:
-        raise Unavailable(f"{shown(header.file)} became shorter while it was read; run again")
-    return data[header.begin : header.end]
+    if end > data.size:
+        raise Unavailable(f"{shown(name)} became shorter while it was read; run again")
+    return data[begin:end]
 
 
-def to_float32(data: Bytes, code: str, start: int, stop: int | None) -> Floats:
-    """Elements ``start:stop`` of a flattened tensor as float32; numbers beyond float32's range become infinite.
+def to_float32(data: Bytes, code: str) -> Floats:
+    """The elements of stored bytes as float32, flat; numbers beyond float32's range become infinite.
 
     Raises:
         NotApplicable: complex numbers, or a type of less than eight bits.
@@ -95,7 +94,7 @@ def to_float32(data: Bytes, code: str, start: int, stop: int | None) -> Floats:
     if code == "C64":
         raise NotApplicable("complex tensors have no real values")
     dtype = numpy_dtype(code)
-    chosen = data.view(f"u{dtype.itemsize}")[start:stop]
+    chosen = data.view(f"u{dtype.itemsize}")
     if code == "BF16":  # the upper half of a float32; several times faster than a cast from ml_dtypes
         values: Floats = np.left_shift(chosen, 16, dtype=np.uint32).view(np.float32)
     elif code.startswith("F8"):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, TypeVar
 
 from checker.checkpoint.problem import Problem, Refused, about, shown
+from checker.checkpoint.source import LocalSource, Source
+
+Result = TypeVar("Result")
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill")
 
@@ -23,6 +26,16 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+class Stream(Protocol):
+    """An open file, as far as readers of small files and headers need one."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most so many bytes from here; fewer only at the end."""
+
+    def seek(self, offset: int, /) -> int:
+        """Go to an absolute offset."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +64,23 @@ class Folder:
             )
         )
 
+    def open(self, name: str) -> AbstractContextManager[tuple[Stream, int]]:
+        """A file by its relative name, with its size.
+
+        Raises:
+            Refused: outside the checkpoint, missing, not a regular file, or not readable.
+        """
+        return open_regular(self.locate(name), name)
+
+    def each(self, read: Callable[[str], Result], names: Iterable[str]) -> list[Result]:
+        """What ``read`` says of each file, in order."""
+        return [read(name) for name in names]
+
+    def source(self, files: Collection[str]) -> Source:
+        """Where the tensors of these files are read from."""
+        del files
+        return LocalSource(self.path)
+
 
 def list_folder(path: Path) -> Folder:
     """Look into a folder once.
@@ -64,10 +94,10 @@ def list_folder(path: Path) -> Folder:
     except OSError as error:
         message = f"the checkpoint folder cannot be read: {_reason(error)}"
         raise Refused(about("")(message, hint="check the path and its permissions")) from None
-    return Folder(path=path, names=names, roots=_roots(real))
+    return Folder(path=path, names=names, roots=allowed_roots(real))
 
 
-def _roots(real: Path) -> tuple[str, ...]:
+def allowed_roots(real: Path) -> tuple[str, ...]:
     """Where files of a resolved folder may be: in it, and for a snapshot of the Hub cache where its links lead.
 
     The paths are joined, not resolved, so that a ``blobs`` that itself leads elsewhere allows nothing.
@@ -93,7 +123,7 @@ def open_regular(path: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
-        raise Refused(say(f"{shown(name)} is missing", hint="upload or download the checkpoint again")) from None
+        raise Refused(missing(name)) from None
     except OSError as error:
         raise Refused(_unreadable(name, error)) from None
     status = os.fstat(handle)
@@ -106,6 +136,11 @@ def open_regular(path: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
             yield stream, status.st_size
         except OSError as error:
             raise Refused(_unreadable(name, error)) from None
+
+
+def missing(name: str) -> Problem:
+    """A file that something refers to is not there."""
+    return about(name)(f"{shown(name)} is missing", hint="upload or download the checkpoint again")
 
 
 def is_pickle(name: str) -> bool:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
-from checker.checkpoint.files import open_regular
+from checker.checkpoint.files import Stream, open_regular
 from checker.checkpoint.problem import Problem, Refused, Sayer, about, capped, quoted, shown
 from checker.checkpoint.strict_json import Malformed, Repeated, parse, walk
 from checker.domain import Json, Severity
@@ -31,6 +34,7 @@ DEEPEST = 100  # of an unknown key's value; serde_json stops at 127
 AGAIN = "write the file again with safetensors.save_file"
 
 _KEYS = {"dtype", "shape", "data_offsets"}
+_ENTRY = "its entry does not hold dtype, shape and data_offsets"
 _SIGNATURES = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file it points to", "run 'git lfs pull'"),
     (b"<!doctype html", "an HTML page", "download the file itself, not the page that shows it"),
@@ -44,9 +48,11 @@ _SIGNATURES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TensorHeader:
-    """One stored tensor: its declared type and shape, and where its bytes are. Checked against the file's size."""
+class TensorHeader(NamedTuple):
+    """One stored tensor: its declared type and shape, and where its bytes are. Checked against the file's size.
+
+    A named tuple, for there may be a hundred thousand of them: a frozen dataclass takes four times as long to make.
+    """
 
     name: str
     dtype: str  # the safetensors code: "BF16", "F8_E4M3", "U8", …
@@ -78,9 +84,14 @@ class Header:
 def read_header(path: Path, name: str | None = None) -> Header:
     """The header of a safetensors file, called ``name`` (its relative path) in problems. Never raises for the file."""
     name = path.name if name is None else name
+    return read_opened(open_regular(path, name), name)
+
+
+def read_opened(opened: AbstractContextManager[tuple[Stream, int]], name: str) -> Header:
+    """As ``read_header``, of a file wherever it is, opened on entry."""
     say = about(name)
     try:
-        with open_regular(path, name) as (stream, size):
+        with opened as (stream, size):
             raw = _header_bytes(stream, size, say)
         document = _document(raw, say)
     except Refused as refused:
@@ -96,7 +107,7 @@ def read_header(path: Path, name: str | None = None) -> Header:
     return Header(tensors=inside, metadata=metadata, problems=tuple(problems))
 
 
-def _header_bytes(stream: BinaryIO, size: int, say: Sayer) -> bytes:
+def _header_bytes(stream: Stream, size: int, say: Sayer) -> bytes:
     if size < 8:  # noqa: PLR2004 -- the length prefix
         what = "is empty" if size == 0 else f"has only {size} bytes"
         raise Refused(say(f"the file {what}; a safetensors file begins with eight length bytes", hint=AGAIN))
@@ -159,9 +170,7 @@ def _tensors(document: dict[str, Json], file: str, start: int) -> tuple[list[Ten
         except Malformed as error:
             wrong.append(say(f"tensor {quoted(name)}: {error}", where=name, hint=AGAIN))
             continue
-        tensors.append(
-            TensorHeader(name=name, dtype=dtype, shape=shape, begin=start + begin, end=start + end, file=file)
-        )
+        tensors.append(TensorHeader(name, dtype, shape, start + begin, start + end, file))
     return tensors, list(capped(wrong))
 
 
@@ -171,33 +180,39 @@ def _entry(entry: Json) -> tuple[str, tuple[int, ...], int, int]:
     Raises:
         Malformed: with what is wrong in it.
     """
-    if not isinstance(entry, dict) or not entry.keys() >= _KEYS:
-        raise Malformed("its entry does not hold dtype, shape and data_offsets")
+    try:
+        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    except (KeyError, TypeError, IndexError):  # no object, or one without these keys
+        raise Malformed(_ENTRY) from None
     if isinstance(entry, Repeated):
         raise Malformed(f"its entry holds the key {quoted(entry.key)} twice")
-    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    bits = BITS.get(dtype) if isinstance(dtype, str) else None
-    if bits is None:
+    if not isinstance(dtype, str) or dtype not in BITS:
         raise Malformed(f"unknown dtype {quoted(str(dtype)[:40])}")
     if not _unsigned(shape):
         raise Malformed("its shape is not a list of unsigned 64-bit integers")
     if not _unsigned(offsets) or len(offsets) != 2:  # noqa: PLR2004
         raise Malformed("its data_offsets are not two unsigned 64-bit integers")
+    if len(shape) > MOST_DIMENSIONS:
+        raise Malformed(f"its shape has {len(shape):,} dimensions")
     begin, end = offsets
     if begin > end:
         raise Malformed(f"its data begin at {begin:,}, after their end at {end:,}")
-    _require_size(dtype, bits, shape, end - begin)
-    return dtype, tuple(shape), begin, end
+    dimensions = tuple(shape)
+    expected = _stored_size(dtype, dimensions)
+    if expected != end - begin:
+        message = f"{dtype} of shape {shape} needs {expected:,} bytes, its data_offsets span {end - begin:,}"
+        raise Malformed(message)
+    return dtype, dimensions, begin, end
 
 
-def _require_size(dtype: str, bits: int, shape: list[int], span: int) -> None:
-    """The size that type and shape imply is the one that is stored.
+@lru_cache(maxsize=4096)  # a model has few distinct shapes
+def _stored_size(dtype: str, shape: tuple[int, ...]) -> int:
+    """The bytes that type and shape imply.
 
     Raises:
-        Malformed: it is not, or there is no such size.
+        Malformed: there is no such size.
     """
-    if len(shape) > MOST_DIMENSIONS:
-        raise Malformed(f"its shape has {len(shape):,} dimensions")
+    bits = BITS[dtype]
     size = math.prod(shape) * bits
     largest = size or math.prod(length or 1 for length in shape) * bits  # zeros left out: [0, 2^62] is no shape either
     if largest >= 1 << 63:
@@ -205,8 +220,7 @@ def _require_size(dtype: str, bits: int, shape: list[int], span: int) -> None:
     expected, rest = divmod(size, 8)
     if rest:
         raise Malformed(f"its {math.prod(shape):,} elements of {bits} bits do not fill whole bytes")
-    if expected != span:
-        raise Malformed(f"{dtype} of shape {shape} needs {expected:,} bytes, its data_offsets span {span:,}")
+    return expected
 
 
 def _unsigned(value: Json) -> bool:
@@ -221,13 +235,13 @@ def _unsigned(value: Json) -> bool:
 def _layout(tensors: list[TensorHeader], start: int, size: int, say: Sayer) -> Iterator[Problem]:
     """Tensors must fill the file from the header to its last byte, in any order, without hole or overlap."""
     reached, before = start, None
-    for item in sorted(tensors, key=lambda item: (item.begin, item.end)):
-        name = quoted(item.name)
+    for item in sorted(tensors, key=attrgetter("begin", "end")):
         if item.begin < reached and before is not None:
-            message = f"tensors {quoted(before.name)} and {name} overlap at byte {item.begin:,} of the file"
-            yield say(message, where=item.name, hint=AGAIN)
+            both = f"{quoted(before.name)} and {quoted(item.name)}"
+            yield say(f"tensors {both} overlap at byte {item.begin:,} of the file", where=item.name, hint=AGAIN)
         elif item.begin > reached:
-            yield say(f"{item.begin - reached:,} unused bytes before tensor {name}", where=item.name, hint=AGAIN)
+            message = f"{item.begin - reached:,} unused bytes before tensor {quoted(item.name)}"
+            yield say(message, where=item.name, hint=AGAIN)
         if item.end >= reached:
             reached, before = item.end, item
     if reached > size:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from checker.checkpoint.files import Folder, open_regular
+from checker.checkpoint.files import Folder
 from checker.checkpoint.problem import Problem, Refused, Sayer, about, capped, quoted, shown
 from checker.checkpoint.strict_json import Malformed, Repeated, dotted, parse, walk
 from checker.domain import Json
@@ -39,7 +39,7 @@ def read_json(folder: Folder, name: str, *, limit: int = CONFIG_LIMIT) -> JsonFi
 
 
 def _read(folder: Folder, name: str, limit: int, say: Sayer) -> dict[str, Json]:
-    with open_regular(folder.locate(name), name) as (stream, size):
+    with folder.open(name) as (stream, size):
         name = shown(name)
         if size > limit:
             message = f"{name} has {size:,} bytes; more than {limit:,} are not read"
@@ -64,7 +64,7 @@ def _read(folder: Folder, name: str, limit: int, say: Sayer) -> dict[str, Json]:
 
 
 def _suspicious(value: dict[str, Json], say: Sayer) -> Iterator[Problem]:
-    for path, depth, item in walk(value):
+    for path, depth, item in walk(value, texts=False):
         if depth > DEEPEST:
             raise Refused(say(f"the value is nested more than {DEEPEST} deep", where=dotted(path), hint=_REWRITE))
         if isinstance(item, Repeated):

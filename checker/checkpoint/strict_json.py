@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from checker.checkpoint.problem import SHOWN_LENGTH
@@ -19,6 +19,7 @@ MOST_DIGITS = (
     300  # tokenizer configs say 10^30 for "no limit"; from 309 digits on serde_json refuses, and int() is slow
 )
 LARGEST_BEYOND_ASCII = 50_000_000  # bytes; one character beyond the BMP makes Python hold four bytes for every one
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")  # to find runs of digits as runs of zeros
 Path = tuple[Any, ...]  # () or (parent path, key): rendered only when shown, or long keys would cost their square
 
 
@@ -49,11 +50,8 @@ def parse(raw: bytes, *, finite: bool) -> Json:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise Malformed(f"is not UTF-8 (byte {error.start:,})") from None
-    number = _finite if finite else _float
     try:
-        value = json.loads(
-            text, object_pairs_hook=_object, parse_int=_integer, parse_float=number, parse_constant=number
-        )
+        value = _load(raw, text, _finite if finite else _float)
     except json.JSONDecodeError as error:
         raise Malformed(f"is not valid JSON: {error.msg} at character {error.pos:,}") from None
     except RecursionError:
@@ -63,14 +61,41 @@ def parse(raw: bytes, *, finite: bool) -> Json:
     return value
 
 
-def walk(value: Json) -> Iterator[tuple[Path, int, Json]]:
-    """Every value below and including ``value``, each with its path and depth; without recursion."""
+def _load(raw: bytes, text: str, number: Callable[[str], float]) -> Json:
+    """The value of a text; without a call from the C parser for every object and integer where none is needed.
+
+    It is not needed where nothing is escaped, no integer is ``-0`` or too long, and every colon of the text separates a
+    key of the value from its own: had a key stood twice, the lost one's colon would be left over.
+    """
+    hooks: dict[str, Any] = {"parse_float": number, "parse_constant": number}
+    if b"\\" not in raw and b"-0" not in raw and b"0" * (MOST_DIGITS + 1) not in raw.translate(_DIGITS):
+        value = json.loads(text, **hooks)
+        if raw.count(b":") == _keys(value):
+            return value
+    return json.loads(text, object_pairs_hook=_object, parse_int=_integer, **hooks)
+
+
+def _keys(value: Json) -> int:
+    """How many keys the upper two levels of a value hold: those of a header and of an index, not of every config."""
+    if not isinstance(value, dict):
+        return 0
+    return len(value) + sum([len(item) for item in value.values() if isinstance(item, dict)])
+
+
+def walk(value: Json, *, texts: bool = True) -> Iterator[tuple[Path, int, Json]]:
+    """Every value below and including ``value``, each with its path and depth; without recursion.
+
+    ``texts=False`` leaves out the strings of the upper levels, of which an index has a hundred thousand.
+    """
     pending: list[tuple[Path, int, Json]] = [((), 0, value)]
     while pending:
         path, depth, item = pending.pop()
         yield path, depth, item
         if isinstance(item, dict):
-            pending.extend(((path, key), depth + 1, child) for key, child in item.items())
+            children = (
+                item.items() if texts or depth > 1 else [pair for pair in item.items() if type(pair[1]) is not str]
+            )
+            pending.extend(((path, key), depth + 1, child) for key, child in children)
         elif isinstance(item, list):
             pending.extend(((path, index), depth + 1, child) for index, child in enumerate(item))
 

@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from checker.checkpoint.files import Folder, is_pickle
-from checker.checkpoint.header import Header, TensorHeader, read_header
+from checker.checkpoint.files import Folder, Stream, is_pickle
+from checker.checkpoint.gguf import parse_gguf
+from checker.checkpoint.gguf_files import choose_gguf, is_gguf
+from checker.checkpoint.header import Header, TensorHeader, read_opened
 from checker.checkpoint.index import INDEX, Index, compare, is_sound, read_index, refused_shards
 from checker.checkpoint.problem import Problem, Refused, about, capped, quoted, shown
 from checker.domain import Json, Severity
@@ -27,6 +29,7 @@ class Weights:
     metadata: dict[str, str]
     problems: tuple[Problem, ...]
     complete: bool
+    gguf: str = ""  # the first GGUF file, when the weights are of that format
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,26 +42,36 @@ class _Choice:
     complete: bool = True
 
 
-def read_weights(folder: Folder, config: Mapping[str, Json] | None, listed: Collection[str] = ()) -> Weights:
-    """Read the headers of the files that a loader would take, and say what is odd about the others."""
-    choice = _choose(folder, config or {})
-    headers = {name: _header(folder, name) for name in choice.files}
+def read_weights(
+    folder: Folder, config: Mapping[str, Json] | None, listed: Collection[str] = (), named: str | None = None
+) -> Weights:
+    """Read the headers of the files that a loader would take, and say what is odd about the others.
+
+    ``named``: the GGUF file that the user asked for, in a folder that may hold others.
+    """
+    choice = _choose(folder, config or {}, named)
+    headers = dict(zip(choice.files, folder.each(lambda name: _header(folder, name), choice.files), strict=True))
     problems = [*choice.problems]
     problems += [problem for header in headers.values() for problem in header.problems]
     problems += capped(_repeated(headers), "more tensors in two files")
     if choice.index is not None:
         problems += compare(choice.index, headers)
-    problems += capped(_unused(folder, choice), "more unused files")
+    problems += capped(_unused(folder, choice), "more unused files") if named is None else ()
     problems += _other_formats(folder.names | {name for name in listed if "/" not in name}, choice)
     return Weights(
         tensors={name: tensor for header in headers.values() for name, tensor in header.tensors.items()},
         metadata={key: value for header in headers.values() for key, value in header.metadata.items()},
         problems=tuple(problems),
         complete=choice.complete and bool(headers) and all(is_sound(header) for header in headers.values()),
+        gguf=next((name for name in choice.files if is_gguf(name)), ""),
     )
 
 
-def _choose(folder: Folder, config: Mapping[str, Json]) -> _Choice:
+def _choose(folder: Folder, config: Mapping[str, Json], named: str | None) -> _Choice:
+    others = {SINGLE, INDEX} & folder.names or "transformers_weights" in config
+    if named is not None or (not others and any(map(is_gguf, folder.names))):
+        files, wrong = choose_gguf(folder.names, config, named)
+        return _Choice(files=files, problems=wrong, complete=bool(files) and not wrong)
     explicit = config.get("transformers_weights")  # overrides every other rule of transformers
     if isinstance(explicit, str):
         return _explicit(folder, explicit)
@@ -119,9 +132,17 @@ def _for_another_loader(name: str) -> bool:
 
 def _header(folder: Folder, name: str) -> Header:
     try:
-        return read_header(folder.locate(name), name)
+        if is_gguf(name):
+            with folder.open(name) as (stream, size):
+                return parse_gguf(lambda begin, end: _cut(stream, begin, end), size, name)
+        return read_opened(folder.open(name), name)
     except Refused as refused:
         return Header(tensors={}, metadata={}, problems=(refused.problem,))
+
+
+def _cut(stream: Stream, begin: int, end: int) -> bytes:
+    stream.seek(begin)
+    return stream.read(end - begin)
 
 
 def _repeated(headers: Mapping[str, Header]) -> Iterator[Problem]:
@@ -151,10 +172,10 @@ def _other_formats(names: Collection[str], choice: _Choice) -> Iterator[Problem]
             yield about(pickles[0])(message, severity=Severity.WARN, hint=hint)
     elif pickles:
         yield about(pickles[0])(f"the only weights are pickles: {shown(pickles[0])}{more}", hint=_CONVERT)
-    elif any(name.lower().endswith(".gguf") for name in names):
-        first = min(name for name in names if name.lower().endswith(".gguf"))
-        message = f"the only weights are GGUF ({shown(first)}), which this reader does not support"
-        yield about(first)(message, hint="verify the safetensors checkpoint that it was made from")
+    elif any(map(is_gguf, names)):  # listed on the Hub, but not downloaded
+        first = min(filter(is_gguf, names))
+        message = f"the only weights are GGUF ({shown(first)}), which are not downloaded to be loaded"
+        yield about(first)(message, hint="judge them at depth static, or download one file and check that")
     else:
         hint = f"put {SINGLE}, or shards and {INDEX}, into the folder"
         yield about(SINGLE)("the checkpoint holds no safetensors file", hint=hint)

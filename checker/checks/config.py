@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections import Counter
+import json
+from collections import defaultdict
 from collections.abc import Iterator
 
 from checker.domain import Depth, ErrorKind, Finding, Json, Severity
@@ -61,13 +62,20 @@ def config_present(artifact: ArtifactFacts) -> Verdict:
             limit="a quantization_config",
             hint="restore the quantization_config in config.json; without it the packed bytes are read as weights",
         )
-    if artifact.declared_method and not artifact.stored_method and artifact.tensors:
+    if artifact.declared_method and not artifact.stored_method and artifact.tensors and not artifact.stored_dense:
         yield Finding(
             message=f"config.json declares {artifact.declared_method}, but no weight is quantized",
             where=artifact.config_key,
             observed="only dense tensors",
             limit="packed tensors",
             hint="quantize the model, or remove the quantization_config: as it is, no memory is saved",
+        )
+    if artifact.declared_method and not artifact.stored_method and artifact.stored_dense:
+        yield Finding(
+            message=f"nothing is packed: {artifact.stored_dense}; no memory is saved",
+            severity=Severity.WARN,
+            where=artifact.config_key,
+            observed="only dense tensors",
         )
     if artifact.quantization_config is None and not artifact.stored_method and artifact.tensors:
         yield Finding(
@@ -131,18 +139,27 @@ def config_truthful(artifact: ArtifactFacts) -> Verdict:
             hint="the config belongs to another checkpoint; restore the right one",
         )
         return
-    for attribute, declared in artifact.declared.items():
-        wrong = [weight for weight in artifact.weights if weight.attributes.get(attribute, declared) != declared]
-        if wrong:
-            yield from _disagreements(attribute, declared, wrong, len(artifact.weights))
+    declared = {module.weight: module.declared for module in artifact.modules if module.declared}
+    wrong: dict[tuple[str, str], list[StoredWeight]] = defaultdict(list)
+    for weight in artifact.weights:
+        for attribute, value in {**artifact.declared, **declared.get(weight.weight, {})}.items():
+            if weight.attributes.get(attribute, value) != value:
+                wrong[attribute, json.dumps(value)].append(weight)
+    for (attribute, value), weights in wrong.items():
+        yield from _disagreements(attribute, json.loads(value), weights, len(artifact.weights))
 
 
 def _disagreements(attribute: str, declared: Json, wrong: list[StoredWeight], total: int) -> Iterator[Finding]:
     """One finding for each stored value that differs from the declared one, naming the first weight that has it."""
-    for value, count in Counter(weight.attributes[attribute] for weight in wrong).items():
-        first = next(weight for weight in wrong if weight.attributes[attribute] == value)
+    groups: dict[str, list[StoredWeight]] = defaultdict(list)
+    for weight in wrong:
+        groups[json.dumps(weight.attributes[attribute])].append(weight)
+    for weights in groups.values():
+        first = weights[0]
+        value = first.attributes[attribute]
         yield Finding(
-            message=f"{attribute}: config.json says {declared}, {count} of {total} weights are stored with {value}",
+            message=f"{attribute}: config.json says {declared}, "
+            f"{len(weights)} of {total} weights are stored with {value}",
             # the dense dtype decides the type of results, the storage how bytes are held, neither what the codes mean
             severity=Severity.WARN if attribute in ("dense_dtype", "storage") else Severity.FAIL,
             where=first.weight,

@@ -189,7 +189,7 @@ def layers_tied(artifact: ArtifactFacts) -> Verdict:
     if not artifact.tied:
         raise NotApplicable("the architecture and the config tie no weights")
     for tied in artifact.tied:
-        if tied.quantized:
+        if tied.quantized and not tied.allowed:
             yield Finding(
                 message=f"{tied.name} is tied to {tied.source}, and one of them is quantized",
                 where=tied.name,

@@ -18,7 +18,7 @@ HINT = "see layers.complete and dtypes.storage for what is wrong with its tensor
 def weights_scales(weights: WeightFacts) -> Verdict:
     """Every scale is finite and of the sign its layout allows, and is zero only where its block is all zeros.
 
-    All scales are read, also when the codes are sampled: they are a few per cent of the bytes, and damage is local.
+    All scales are read, unless the weights are sampled: then those of the sample.
     """
     yield from _undecoded(weights)
     for fact in weights.scales:
@@ -111,15 +111,25 @@ def weights_error(weights: WeightFacts, limits: Limits) -> Verdict:
 
     ``gain`` bounds the distance from 1 of the centred least-squares gain ⟨Ŵ,W⟩/⟨Ŵ,Ŵ⟩ · (1 + P/‖Ŵ‖²), which finds a
     scale that is off by a few per cent in a whole layer. ``exact``: an R below it means a baseline that already lay on
-    this grid, or no quantization at all.
+    this grid, or no quantization at all. Where calibration may rescale columns and rows (AWQ, SmoothQuant) and R says
+    that it did, their gains are fitted first.
     """
     if not weights.baseline:
         raise NotApplicable("there is no baseline to compare with")
     yield from _undecoded(weights)
+    if weights.incomparable and not weights.errors:
+        raise NotApplicable(f"values cannot be compared with the baseline's: {weights.incomparable}")
     yield Measurement(
         key="weights",
         value=[
-            {"layer": fact.layer, "R": fact.ratio, "nrmse": fact.nrmse, "sqnr_db": fact.sqnr_db, "gain": fact.gain}
+            {
+                "layer": fact.layer,
+                "R": fact.ratio,
+                "nrmse": fact.nrmse,
+                "sqnr_db": fact.sqnr_db,
+                "gain": fact.gain,
+                **({"fitted_gains": True} if fact.fitted_gains else {}),
+            }
             for fact in sorted(weights.errors, key=_badness, reverse=True)
         ],
     )

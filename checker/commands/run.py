@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields
@@ -38,7 +37,7 @@ def run_checkpoints(checkpoints: tuple[str, ...], baseline: str | None, options:
     names = Counter(_last_part(ref) for ref in refs)
     cells = []
     for ref in refs:
-        base = _base_model(ref) if baseline == "auto" else origin
+        base = _base_model(ref, offline=arguments.offline) if baseline == "auto" else origin
         name = _last_part(ref) if names[_last_part(ref)] == 1 else str(ref)
         cells.append(Cell(id=name, checkpoint=ref, baseline=base, settings=settings))
     return run_suite(Suite(cells=tuple(cells)), arguments)[1]
@@ -56,22 +55,25 @@ def _last_part(ref: ModelRef) -> str:
     return last_part(ref)
 
 
-def _base_model(ref: ModelRef) -> ModelRef:
-    """The ``base_model`` of a checkpoint's model card (the YAML head of its README.md).
+def _base_model(ref: ModelRef, *, offline: bool) -> ModelRef:
+    """The baseline that a checkpoint's model card names, said on stderr.
+
+    A folder's card may name a folder. A card on the Hub may not: who uploads it must not choose what is opened here.
 
     Raises:
-        UsageError: there is no card, or it names none or several.
+        UsageError: there is no card, or it names none that can be used.
+        Unavailable: the Hub does not deliver it.
     """
-    import huggingface_hub
-
-    card = Path(ref.name) / "README.md" if ref.kind == "folder" else ref.name
-    if isinstance(card, Path) and not card.is_file():
-        raise UsageError(f"--baseline auto: {card} does not exist; name the baseline")
-    named = huggingface_hub.ModelCard.load(card).data.to_dict().get("base_model")
-    names = [named] if isinstance(named, str) else named if isinstance(named, list) else []
-    if len(names) != 1:
-        raise UsageError(f"--baseline auto: the model card of {ref} names {len(names)} base models; name the baseline")
+    from checker.checkpoint.card import base_model
+    from checker.checkpoint.problem import shown
+    from checker.commands.suite import warn
     from checker.matrix.references import parse_reference
 
-    sys.stderr.write(f"quant-verify: baseline of {ref} by its model card: {names[0]}\n")
-    return parse_reference(str(names[0]), Path())
+    found = base_model(ref, offline=offline)
+    folder = ref.kind == "folder" and found.name.startswith(("./", "../", "/", "dir:"))
+    try:
+        baseline = parse_reference(found.name if folder else f"hf:{found.name.removeprefix('hf:')}", Path())
+    except UsageError as error:
+        raise UsageError(f"--baseline auto: the model card of {ref} names no usable base_model: {error}") from None
+    warn(f"baseline of {ref} by its model card: {shown(str(baseline))}{found.remark}")
+    return baseline

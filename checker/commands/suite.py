@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from checker.board import Board, RunFacts
+from checker.checkpoint.gguf_files import is_gguf
 from checker.commands.options import RunArguments, split, worker_count
 from checker.domain import Cell, ExitCode, RunResult, Waiver
 from checker.environment import describe, visible_gpus
@@ -204,10 +205,15 @@ def require_folders(cells: Sequence[Cell]) -> None:
         Mistake(f"the folder {ref.name} does not exist; check the path, or write hf:ORG/NAME for the Hub", cell.origin)
         for cell in cells
         for ref in (cell.baseline, cell.checkpoint)
-        if ref is not None and ref.kind == "folder" and not os.path.isdir(ref.name)  # noqa: PTH112 - for any name
+        if ref is not None and ref.kind == "folder" and not _is_there(ref.name)
     ]
     if mistakes:
         raise MatrixError(list(dict.fromkeys(mistakes)))
+
+
+def _is_there(name: str) -> bool:
+    """Whether a folder, or the GGUF file that a reference may name as well, is there."""
+    return os.path.isdir(name) or (is_gguf(name) and os.path.isfile(name))  # noqa: PTH112, PTH113 - for any name
 
 
 def require_pinned(cells: Sequence[Cell]) -> None:

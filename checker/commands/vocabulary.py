@@ -27,6 +27,6 @@ def check_quantization(config: Mapping[str, Json]) -> list[tuple[str, str]]:
         name = str(config.get("quant_method"))
         near = did_you_mean(name, known)
         return [("quant_method", f"quant_method {name!r} is no known method{near}; known: {', '.join(known)}")]
-    if method.config_class is None:
+    if not method.quantizes_here:
         return [("quant_method", f"{method.id} cannot be applied at load time; name the checkpoint instead")]
     return config_flaws(method, config)

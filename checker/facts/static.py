@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from checker.domain import Json, Severity
 
@@ -20,8 +22,7 @@ class Flaw:
     hint: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TensorFact:
+class TensorFact(NamedTuple):  # there are ninety thousand of them in a large mixture
     """One stored tensor: dtype as in the safetensors header (``BF16``), shape, size in bytes."""
 
     name: str
@@ -48,7 +49,10 @@ class StoredWeight:
     """One quantized weight as a method reads it from headers and quantization state.
 
     ``shape`` is the dense shape, [out, in] as stored (Conv1D weights are stored transposed), None when the state does
-    not tell. ``attributes`` are the facts that the config must agree with: bits, quant_type, block_size, …
+    not tell. ``attributes`` are the facts that the config must agree with: bits, quant_type, block_size, …; they come
+    from headers and state, not from the config. ``grid`` is the matrix that is decoded, (0, 0) for all leading
+    dimensions of ``shape`` × the last one; ``grain`` says at which rows and columns a part of it may begin and end
+    (columns 0: only whole rows).
     """
 
     module: str
@@ -57,6 +61,18 @@ class StoredWeight:
     attributes: Mapping[str, Json]
     expected: tuple[ExpectedTensor, ...]
     flaws: tuple[Flaw, ...] = ()
+    dense: str = ""  # name of the dense tensor it was made from; "": that of the packed one
+    dense_parts: tuple[str, ...] = ()  # where there is none of that name: those whose rows, in turn, are its rows
+    grid: tuple[int, int] = (0, 0)
+    grain: tuple[int, int] = (1, 0)
+    incomparable: str = ""  # why its values cannot be compared with the baseline's (rotated, …)
+
+    def __post_init__(self) -> None:
+        """Fill in what follows from the other fields."""
+        if not self.dense:
+            object.__setattr__(self, "dense", self.weight)
+        if self.grid == (0, 0) and self.shape:
+            object.__setattr__(self, "grid", (math.prod(self.shape[:-1]), self.shape[-1]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +87,7 @@ class ModuleFact:
     quantized: bool  # as stored
     wanted: bool | None  # as declared; None: the config and the architecture leave it open
     reason: str = ""  # why it is wanted dense: "listed in llm_int8_skip_modules", "output head", …
+    declared: Mapping[str, Json] = field(default_factory=dict)  # what the config says of this module's layout
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +106,7 @@ class TiedFact:
     source: str
     stored: bool
     quantized: bool
+    allowed: bool = False  # the method applies a quantized embedding as the head
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +152,7 @@ class ArtifactFacts:
     fused_groups: tuple[tuple[str, ...], ...]  # modules that run times fuse: q/k/v, gate/up
     architecture: str
     architecture_known: bool
+    stored_dense: str = ""  # why the declared method need not have packed anything
     memory: MemoryFact | None  # None when neither a baseline nor stored shapes allow a prediction
 
 
@@ -179,6 +198,7 @@ class ErrorFact:
     gain: float
     centred_gain: float
     bits: int
+    fitted_gains: bool = False  # of rows and columns, which calibration rescales
     values: int = 0  # examined; a few hundred scatter by several per cent. 0: enough not to matter
     flaw: str = ""  # why no comparison was possible: missing in the baseline, another shape
 
@@ -193,3 +213,6 @@ class WeightFacts:
     codes: tuple[CodeFact, ...]
     errors: tuple[ErrorFact, ...]
     undecodable: tuple[Flaw, ...] = ()  # weights that could not be decoded, with the reason
+    examined: int = 0  # of ``total`` weights
+    total: int = 0
+    incomparable: str = ""  # why values are not compared with the baseline's, if none can be

@@ -6,12 +6,15 @@ Verified against the library to the last bit: code books equal ``get_4bit_type``
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from checker.checkpoint import Checkpoint
-from checker.coded import Bytes, CodedWeight, Float32, blocks_of, cell_variance, nibbles
+from checker.code_books import blocks_of, code_book, nibbles, whole_bytes
+from checker.coded import Bytes, CodeBook, CodedWeight, Float32, Place, Scaling, Window, tiled
 from checker.facts import StoredWeight
 
 # fmt: off
@@ -26,54 +29,70 @@ CODE_BOOKS = {"nf4": np.array(NF4, np.float32), "fp4": np.array(FP4, np.float32)
 LARGEST_CODE = 127  # of int8
 
 
-def decode_4bit(checkpoint: Checkpoint, weight: StoredWeight) -> CodedWeight:
+@cache
+def _book(quant_type: str) -> CodeBook:
+    levels = CODE_BOOKS[quant_type]
+    extreme = np.abs(levels) == 1
+    return code_book(levels, nibbles(high_first=True), bits=4, extreme=extreme, exact_extreme=True)
+
+
+def decode_4bit(checkpoint: Checkpoint, weight: StoredWeight, window: Window | None) -> tuple[CodedWeight, ...]:
     """Codes and tables of one weight whose tensors are known to be complete and of the right size."""
     quant_type = str(weight.attributes["quant_type"])
     block_size = int(weight.attributes["block_size"])
-    book = CODE_BOOKS[quant_type]
-    zero = int(np.flatnonzero(book == 0)[0])
-    codes = blocks_of(checkpoint.read(weight.weight), block_size // 2, zero << 4 | zero)
-    pairs = nibbles(high_first=True)
-    scales, flaw, scale_flaw = _absmax(checkpoint, weight)
-    scales = _settle_zero_blocks(
-        scales, codes, (book[pairs] == 0).all(axis=1), weight.attributes["double_quantization"]
-    )
-    variance = cell_variance(book)
-    extreme = np.abs(book) == 1
+    levels = CODE_BOOKS[quant_type]
+    zero = int(np.flatnonzero(levels == 0)[0])
+    place = Place.of(weight.grid, window)
+    assert isinstance(place.columns, slice)
+    start, stop = place.columns.start, place.columns.stop
+    codes = blocks_of(_packed(checkpoint, weight.weight, start, stop), block_size // 2, zero << 4 | zero)
+    blocks = slice(start // block_size, math.ceil(stop / block_size))
+    scales, flaw, scale_flaw = _absmax(checkpoint, weight, blocks)
+    book = _book(quant_type)
+    zeros = (book.levels == 0).all(axis=1)
+    scales = _settle_zero_blocks(scales, codes, zeros, weight.attributes["double_quantization"])
     stored = checkpoint.float32(f"{weight.weight}.quant_map")
-    if not np.array_equal(stored, book):
+    if not np.array_equal(stored, levels):
         flaw = f"the stored code book (quant_map) is not that of {quant_type}; kernels that read it decode otherwise"
-    count = math.prod(weight.shape or ())
-    return CodedWeight(
-        shape=weight.shape or (),
+    coded = CodedWeight(
+        place=place,
+        tile=(1, block_size),
+        book=book,
         codes=codes,
-        scales=scales,
-        levels=book[pairs],
-        variance=variance[pairs].sum(axis=1),
-        extreme=extreme[pairs].any(axis=1),
-        extreme_variance=float(variance[extreme].mean()),
-        symbols=pairs,
-        symbol_count=16,
-        bits=4,
-        padding=codes.size * 2 - count,
+        scaling=Scaling(scales=scales, flaw=scale_flaw),
+        padding=codes.size * 2 - (stop - start),
         code_book_flaw=flaw,
-        scale_flaw=scale_flaw,
     )
+    return (coded,)
 
 
-def _absmax(checkpoint: Checkpoint, weight: StoredWeight) -> tuple[Float32, str, str]:
+def _packed(checkpoint: Checkpoint, name: str, start: int, stop: int) -> Bytes:
+    """The bytes of values ``start:stop``, whatever type they are stored as."""
+    header = checkpoint.tensors[name]
+    if stop - start == 2 * header.nbytes or not header.shape:
+        return checkpoint.read(name)
+    per_item = 2 * header.nbytes // max(header.shape[0], 1)  # values
+    data: Bytes = checkpoint.part(name, start // per_item, math.ceil(stop / per_item)).reshape(-1).view(np.uint8)
+    return data[: math.ceil((stop - start) / 2)]
+
+
+def _absmax(checkpoint: Checkpoint, weight: StoredWeight, blocks: slice) -> tuple[Float32, str, str]:
     """One scale a block, double quantization resolved; what is wrong with the nested code book, and with its scales."""
+    name = weight.weight
     if not weight.attributes["double_quantization"]:
-        return checkpoint.float32(f"{weight.weight}.absmax"), "", ""
-    codes = checkpoint.read(f"{weight.weight}.absmax")
-    book = checkpoint.float32(f"{weight.weight}.nested_quant_map")
-    nested = checkpoint.float32(f"{weight.weight}.nested_absmax")
+        return checkpoint.float32(f"{name}.absmax", blocks.start, blocks.stop), "", ""
+    codes = checkpoint.part(f"{name}.absmax", blocks.start, blocks.stop)
+    book = checkpoint.float32(f"{name}.nested_quant_map")
     group = int(weight.attributes["nested_block_size"])
+    first = blocks.start // group
+    nested = checkpoint.float32(f"{name}.nested_absmax", first, math.ceil(blocks.stop / group))
+    skipped = blocks.start - first * group
+    each = np.repeat(nested, group)[skipped : skipped + codes.size]
     with np.errstate(invalid="ignore", over="ignore"):  # hostile scales are reported, not warned about
-        scales = book[codes] * np.repeat(nested, group)[: codes.size] + np.float32(weight.attributes["nested_offset"])
+        scales = book[codes] * each + np.float32(weight.attributes["nested_offset"])
     canonical = np.allclose(book, dynamic_map(), rtol=0, atol=1e-6)
     flaw = "" if canonical else "nested_quant_map is not bitsandbytes' dynamic 8-bit code book"
-    return scales, flaw, _nested_flaw(codes, nested, group)
+    return scales, flaw, _nested_flaw(codes, nested, group) if not skipped else ""
 
 
 def _nested_flaw(codes: Bytes, nested: Float32, group: int) -> str:
@@ -111,21 +130,26 @@ def dynamic_map() -> Float32:
     return np.array(sorted(values), np.float32)
 
 
-def decode_8bit(checkpoint: Checkpoint, weight: StoredWeight) -> CodedWeight:
+def decode_8bit(checkpoint: Checkpoint, weight: StoredWeight, window: Window | None) -> tuple[CodedWeight, ...]:
     """Codes in rows; a byte is one value in two's complement, and a row's largest magnitude is ±127 exactly."""
-    shape = weight.shape or (0, 0)
-    level = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
+    place = Place.of(weight.grid, window)
+    rows = place.rows
     with np.errstate(invalid="ignore"):
-        scales = checkpoint.float32(f"{weight.module}.SCB") / np.float32(LARGEST_CODE)
-    return CodedWeight(
-        shape=shape,
-        codes=checkpoint.read(weight.weight).reshape(shape),
-        scales=scales,
-        levels=level[:, None],
-        variance=np.full(256, 1 / 12, np.float32),
-        extreme=np.abs(level) >= LARGEST_CODE,
-        extreme_variance=1 / 12,
-        symbols=np.arange(256, dtype=np.uint8)[:, None],
-        symbol_count=255,
+        scales = checkpoint.float32(f"{weight.module}.SCB", rows.start, rows.stop) / np.float32(LARGEST_CODE)
+    codes = checkpoint.part(weight.weight, rows.start, rows.stop).view(np.uint8)
+    book = _int8_book()
+    return tiled(codes, Scaling(scales=scales[:, None]), (1, weight.grid[1]), book, place)
+
+
+@cache
+def _int8_book() -> CodeBook:
+    levels = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
+    book = code_book(
+        levels,
+        whole_bytes(8),
         bits=8,
+        variance=np.full(256, 1 / 12, np.float32),
+        extreme=np.abs(levels) >= LARGEST_CODE,
+        exact_extreme=True,
     )
+    return replace(book, symbol_count=255)  # -128 is never used

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 from checker.checkpoint import Checkpoint
 from checker.domain import Json
 from checker.facts import ExpectedTensor, StoredWeight
+from checker.inventory import Inventory
 from checker.methods import bitsandbytes_config as shared
 from checker.methods.bitsandbytes_state import ITEM_BYTES, find_weights, read_weight
 from checker.registry import LoadedWeight, Method, register_method
 
 if TYPE_CHECKING:
-    from checker.coded import CodedWeight
+    from checker.coded import CodedWeight, Window
 
 BLOB_LIMIT = 1024  # bytes; a real one has 80 to 180
 
@@ -44,8 +45,8 @@ def _declared(config: Mapping[str, Json]) -> dict[str, Json]:
     }
 
 
-def _recognise(checkpoint: Checkpoint) -> tuple[StoredWeight, ...]:
-    return tuple(read_weight(checkpoint, module, _layout) for module in find_weights(checkpoint.tensors))
+def _recognise(inventory: Inventory) -> tuple[StoredWeight, ...]:
+    return tuple(read_weight(inventory.checkpoint, weight, _layout) for weight in find_weights(inventory))
 
 
 def _layout(weight: str, shape: tuple[int, ...], attributes: Mapping[str, Any]) -> tuple[ExpectedTensor, ...]:
@@ -81,10 +82,10 @@ def _tensor(name: str, dtype: str, shape: tuple[int, ...], *, companion: bool = 
     return ExpectedTensor(name=name, dtype=dtype, shape=shape, nbytes=nbytes, companion=companion)
 
 
-def _decode(checkpoint: Checkpoint, weight: StoredWeight) -> CodedWeight:
+def _decode(checkpoint: Checkpoint, weight: StoredWeight, window: Window | None) -> tuple[CodedWeight, ...]:
     from checker.methods._bitsandbytes_numbers import decode_4bit
 
-    return decode_4bit(checkpoint, weight)
+    return decode_4bit(checkpoint, weight, window)
 
 
 def _inspect_module(module: Any) -> LoadedWeight | None:
@@ -121,5 +122,6 @@ register_method(
         decode=_decode,
         inspect_module=_inspect_module,
         config_class=shared.CONFIG_CLASS,
+        quantizes_here=True,
     )
 )

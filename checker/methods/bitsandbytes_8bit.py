@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 from checker.checkpoint import Checkpoint
 from checker.domain import Json, Limit
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
+from checker.inventory import Inventory
 from checker.methods import bitsandbytes_config as shared
 from checker.registry import LoadedWeight, Method, register_method
 
 if TYPE_CHECKING:
-    from checker.coded import CodedWeight
+    from checker.coded import CodedWeight, Window
 
 MATRIX = 2  # dimensions
+OTHER_SCALES = ("weight_scale", "weight_scales", "weight_scale_inv")
 
 
 def _declares(config: Mapping[str, Json]) -> bool:
@@ -32,15 +34,16 @@ def _declared(config: Mapping[str, Json]) -> dict[str, Json]:
     return {"bits": 8, "storage": "I8"}
 
 
-def _recognise(checkpoint: Checkpoint) -> tuple[StoredWeight, ...]:
+def _recognise(inventory: Inventory) -> tuple[StoredWeight, ...]:
     """Whatever has an SCB, and int8 matrices that have lost theirs (a single column is 4-bit data in int8 storage)."""
-    modules: dict[str, None] = {}
-    for name, header in checkpoint.tensors.items():
-        if name.endswith(".SCB"):
-            modules[name.removesuffix(".SCB")] = None
-        elif name.endswith(".weight") and header.dtype == "I8" and len(header.shape) == MATRIX and header.shape[1] != 1:
-            modules[name.removesuffix(".weight")] = None
-    return tuple(_read_weight(checkpoint, module) for module in modules)
+    modules = dict.fromkeys(inventory.modules("SCB"))
+    if modules or inventory.config is not None:  # int8 weights with other scales belong to other methods
+        for module in inventory.modules("weight"):
+            header = inventory.tensors[f"{module}.weight"]
+            alone = header.dtype == "I8" and len(header.shape) == MATRIX and header.shape[1] != 1
+            if alone and not any(inventory.header(module, scale) for scale in OTHER_SCALES):
+                modules[module] = None
+    return tuple(_read_weight(inventory.checkpoint, module) for module in modules)
 
 
 def _read_weight(checkpoint: Checkpoint, module: str) -> StoredWeight:
@@ -70,10 +73,10 @@ def _layout(weight: str, shape: tuple[int, ...], attributes: Mapping[str, Any]) 
     return (packed, scale, marker)
 
 
-def _decode(checkpoint: Checkpoint, weight: StoredWeight) -> CodedWeight:
+def _decode(checkpoint: Checkpoint, weight: StoredWeight, window: Window | None) -> tuple[CodedWeight, ...]:
     from checker.methods._bitsandbytes_numbers import decode_8bit
 
-    return decode_8bit(checkpoint, weight)
+    return decode_8bit(checkpoint, weight, window)
 
 
 def _inspect_module(module: Any) -> LoadedWeight | None:
@@ -102,6 +105,7 @@ register_method(
         decode=_decode,
         inspect_module=_inspect_module,
         config_class=shared.CONFIG_CLASS,
+        quantizes_here=True,
         limits={"weights.error.gain": Limit(fail=0.005)},
     )
 )

@@ -8,6 +8,7 @@ shape must have.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from checker.checkpoint import Checkpoint, TensorHeader
 from checker.domain import Json
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
+from checker.inventory import Inventory
 
 Layout = Callable[[str, tuple[int, ...], Mapping[str, Any]], tuple[ExpectedTensor, ...]]
 ITEM_BYTES = {"U8": 1, "I8": 1, "F16": 2, "BF16": 2, "F32": 4, "F64": 8}
@@ -24,19 +26,30 @@ LARGEST_DIMENSION = 1 << 31
 LARGEST_FLOAT = 3.4e38  # of 32 bit; NaN compares false, and an integer of a thousand digits does not overflow
 MOST_DIMENSIONS = 3
 
+_COMPANIONS = frozenset(["absmax", "quant_map", "nested_absmax", "nested_quant_map"])
+_BLOB = "bitsandbytes__"
 _COMPANION = re.compile(
     r"(?P<weight>.+\.weight)\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.bitsandbytes__\w+)"
 )
 
 
-def find_weights(tensors: Mapping[str, TensorHeader]) -> list[str]:
+def find_weights(inventory: Inventory) -> list[str]:
     """Names of the packed weights, in file order: whatever has a companion, and byte columns that have lost theirs."""
     found: dict[str, None] = {}
-    for name, header in tensors.items():
+    suspects = [f"{module}.weight" for module in inventory.modules("weight")]
+    columns = {
+        name
+        for name in suspects
+        if inventory.tensors[name].dtype in ("U8", "I8") and inventory.tensors[name].shape[1:] == (1,)
+    }
+    marked = any(suffix in _COMPANIONS or suffix.startswith(_BLOB) for suffix in inventory.suffixes)
+    if not marked and not columns:
+        return []
+    for name in inventory.tensors:
         match = _COMPANION.fullmatch(name)
         if match:
             found[match["weight"]] = None
-        elif name.endswith(".weight") and header.dtype in ("U8", "I8") and header.shape[1:] == (1,):
+        elif name in columns:
             found[name] = None
     return list(found)
 
@@ -68,6 +81,8 @@ def read_weight(checkpoint: Checkpoint, weight: str, layout: Layout) -> StoredWe
         attributes=attributes,
         expected=expected,
         flaws=tuple(flaws),
+        grid=(1, math.prod(shape)) if shape else (0, 0),  # blocks run on from row to row
+        grain=(1, int(attributes["block_size"])),
     )
 
 

@@ -10,6 +10,7 @@ from checker.architecture import Architecture, architecture_of, counterpart, fus
 from checker.checkpoint import Checkpoint, Problem
 from checker.domain import Json
 from checker.facts import ArtifactFacts, Flaw, StoredWeight, TensorFact, TiedFact
+from checker.inventory import Inventory
 from checker.probes.memory import predict_memory
 from checker.probes.modules import find_modules, skip_entries
 from checker.registry import Method, all_methods, config_flaws, method_declared
@@ -23,7 +24,7 @@ def gather_artifact(checkpoint: Checkpoint, baseline: Checkpoint | None) -> Arti
     key, quantization_config = find_quantization_config(config)
     architecture = architecture_of(config)
     declared = method_declared(quantization_config) if quantization_config is not None else None
-    stored, weights = recognise(checkpoint, declared)
+    stored, weights = recognise(checkpoint, declared, quantization_config)
     modules = find_modules(checkpoint, weights, architecture, declared, quantization_config)
     attributes = _declared_attributes(declared, quantization_config, config)
     return ArtifactFacts(
@@ -44,10 +45,11 @@ def gather_artifact(checkpoint: Checkpoint, baseline: Checkpoint | None) -> Arti
         weights=weights,
         modules=modules,
         skip_entries=skip_entries(checkpoint, architecture, declared, quantization_config),
-        tied=_tied(checkpoint, architecture, weights),
+        tied=_tied(checkpoint, architecture, weights, declared),
         fused_groups=fused_groups(module.name for module in modules),
         architecture=architecture.name,
         architecture_known=architecture.known,
+        stored_dense=declared.stored_dense(quantization_config) if declared and quantization_config else "",
         memory=predict_memory(checkpoint, baseline, weights, modules, declared or stored, attributes),
     )
 
@@ -59,11 +61,11 @@ def _named(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def find_quantization_config(config: Mapping[str, Json]) -> tuple[str, Mapping[str, Json] | None]:
-    """Where transformers finds the ``quantization_config``: at the top level, else in ``text_config``."""
+    """Where transformers finds the ``quantization_config``: at the top level or in ``text_config``; or MLX's."""
     text = config.get("text_config")
-    places = (("quantization_config", config), ("text_config.quantization_config", text))
-    for key, place in places:
-        value = place.get("quantization_config") if isinstance(place, Mapping) else None
+    places = (("quantization_config", config), ("text_config.quantization_config", text), ("quantization", config))
+    for key, place in places:  # the last is where MLX writes it
+        value = place.get(key.rpartition(".")[2]) if isinstance(place, Mapping) else None
         if isinstance(value, Mapping):
             return key, value
         if value is not None:  # a list or a string: present, and no method will declare it
@@ -71,10 +73,17 @@ def find_quantization_config(config: Mapping[str, Json]) -> tuple[str, Mapping[s
     return "", None
 
 
-def recognise(checkpoint: Checkpoint, declared: Method | None) -> tuple[Method | None, tuple[StoredWeight, ...]]:
-    """The method whose tensors are stored, and its weights; the declared one wins when several recognise something."""
-    found = [(method, method.recognise(checkpoint)) for method in all_methods()]
-    found = [(method, weights) for method, weights in found if weights]
+def recognise(
+    checkpoint: Checkpoint, declared: Method | None, quantization_config: Mapping[str, Json] | None
+) -> tuple[Method | None, tuple[StoredWeight, ...]]:
+    """The method whose tensors are stored, and its weights; the declared one wins when several recognise as many."""
+    inventory = Inventory(checkpoint)
+    found: list[tuple[Method, tuple[StoredWeight, ...]]] = []
+    for method in all_methods():
+        seen = inventory.declared_by(quantization_config if method is declared else None)
+        weights = method.recognise(seen)
+        if weights:
+            found.append((method, weights))
     if not found:
         return None, ()
     return max(found, key=lambda item: (len(item[1]), item[0] is declared))
@@ -113,16 +122,17 @@ def _roundtrip(quantization_config: Mapping[str, Json] | None) -> Mapping[str, J
 
 
 def _tied(
-    checkpoint: Checkpoint, architecture: Architecture, weights: tuple[StoredWeight, ...]
+    checkpoint: Checkpoint, architecture: Architecture, weights: tuple[StoredWeight, ...], method: Method | None
 ) -> tuple[TiedFact, ...]:
     """The tensors that the architecture ties; patterns with numbers are left to the load depth."""
-    quantized = {weight.weight for weight in weights}
+    quantized = {weight.dense for weight in weights}
     return tuple(
         TiedFact(
             name=name,
             source=source,
             stored=name in checkpoint.tensors and counterpart(source, checkpoint.tensors) is not None,
             quantized=name in quantized or source in quantized,
+            allowed=method is not None and method.ties_quantized and name not in quantized,
         )
         for name, source in architecture.tied.items()
         if "*" not in name and name.endswith(".weight")

@@ -8,7 +8,7 @@ layout's bound: its JSON varies by a digit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from checker.architecture import architecture_of, counterpart
 from checker.checkpoint import Checkpoint, TensorHeader
@@ -83,29 +83,48 @@ def _from_baseline(
 ) -> Iterator[tuple[str, ExpectedTensor | int]]:
     """Every tensor of the baseline in the form that the declared method gives it."""
     tied = architecture_of(checkpoint.config or {}).tied
-    facts = {module.weight: module for module in modules}
-    bits = declared.get("bits")  # what is stored in another width was not made by the declared method
-    attributes = {
-        weight.weight: weight.attributes for weight in weights if weight.attributes["bits"] == bits or not declared
-    }
+    dense = {weight.weight: weight.dense for weight in weights}
+    facts = {dense.get(module.weight, module.weight): module for module in modules}
+    attributes = {}
+    for weight in weights:  # what is stored in another width was not made by the declared method
+        wanted_bits = (facts[weight.dense].declared or declared).get("bits") if weight.dense in facts else None
+        if wanted_bits is None or weight.attributes["bits"] == wanted_bits:
+            attributes[weight.dense] = weight.attributes
     usual = declared or next(iter(attributes.values()), {})
-    names = _names(checkpoint, baseline)
+    names = _names((*checkpoint.tensors, *dense.values()), baseline)
+    joined, inside = _joined(weights, baseline)
+    yield from ((part.name, part) for weight in joined for part in weight.expected)
     for name, header in baseline.tensors.items():
+        if name in inside:
+            continue
         here = names.get(name, name)
         fact = facts.get(here)
         if here in tied and here not in checkpoint.tensors:
             continue
         wanted = fact is not None and (fact.wanted if fact.wanted is not None else fact.quantized)
         if wanted and method is not None and len(header.shape) > 1:
-            settings = attributes.get(here, usual)
+            settings = attributes.get(here) or {**usual, **(fact.declared if fact else {})}
             yield from ((part.name, part) for part in method.layout(here, _as_stored(header, fact), settings))
         else:
             yield here, _dense_size(header, checkpoint, baseline)
 
 
-def _names(checkpoint: Checkpoint, baseline: Checkpoint) -> Mapping[str, str]:
+def _joined(weights: tuple[StoredWeight, ...], baseline: Checkpoint) -> tuple[list[StoredWeight], set[str]]:
+    """Weights that the baseline keeps in several tensors (experts one by one), and the names of those tensors."""
+    joined: list[StoredWeight] = []
+    inside: set[str] = set()
+    for weight in weights:
+        if weight.dense_parts and counterpart(weight.dense, baseline.tensors) is None:
+            names = [counterpart(name, baseline.tensors) for name in weight.dense_parts]
+            if None not in names:
+                joined.append(weight)
+                inside.update(name for name in names if name is not None)
+    return joined, inside
+
+
+def _names(names: Iterable[str], baseline: Checkpoint) -> Mapping[str, str]:
     """Baseline tensor name -> the checkpoint's name for it, where the two differ by the base model's prefix."""
-    pairs = ((name, counterpart(name, baseline.tensors)) for name in checkpoint.tensors)
+    pairs = ((name, counterpart(name, baseline.tensors)) for name in names)
     return {there: here for here, there in pairs if there is not None}
 
 

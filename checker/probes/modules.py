@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from checker.architecture import Architecture, pattern, skip_matches
 from checker.checkpoint import Checkpoint
 from checker.domain import Json
 from checker.facts import ModuleFact, SkipEntry, StoredWeight
+from checker.probes.rules import Rules
 from checker.registry import Method
 
 FLOATS = ("BF16", "F16", "F32", "F64")
@@ -28,17 +29,20 @@ def find_modules(
     """
     packed = {weight.weight: weight for weight in weights}
     parts = {tensor.name for weight in weights for tensor in weight.expected}
-    listed = method.skips(config) if method is not None and config is not None else None
+    rules = Rules(architecture, method, config)
+    role_of = _roles(architecture)
     modules = []
     for name, header in checkpoint.tensors.items():
         weight = packed.get(name)
         matrix = len(header.shape) >= MATRIX and header.dtype in FLOATS and name not in parts
         if weight is None and not matrix:
             continue
-        module = name.removesuffix(".weight")
+        module = weight.module if weight else name.removesuffix(".weight")
         shape = weight.shape if weight else header.shape
-        role = architecture.role(module, name, shape or (0, 0))
-        wanted, reason = _wanted(module, role, listed, architecture) if method else (None, "")
+        role = role_of(module, weight.dense if weight else name, shape or (0, 0))
+        wanted, reason, declared = rules.of(module, role)
+        if weight is None and wanted and (unfit := rules.unfit(header.shape)):
+            wanted, reason = False, unfit
         modules.append(
             ModuleFact(
                 name=module,
@@ -49,40 +53,38 @@ def find_modules(
                 quantized=weight is not None,
                 wanted=wanted,
                 reason=reason,
+                declared=declared,
             )
         )
     return tuple(modules)
 
 
-def _wanted(
-    module: str, role: str, listed: tuple[str, ...] | None, architecture: Architecture
-) -> tuple[bool | None, str]:
-    """Whether the config asks for a module to be quantized, None where it is left open, and why not."""
-    entry = next((entry for entry in listed or () if skip_matches(entry, module)), None)
-    if entry is not None:
-        return False, f"{entry!r} of the skip list keeps it"
-    if role == "head":
-        tied = f"{module}.weight" in architecture.tied
-        if listed is None or tied:
-            return False, "the output head is tied to the embedding" if tied else "the output head is kept by default"
-        return None, ""
-    if role in ("linear", "expert", "vision"):
-        return True, ""
-    return False, f"{architecture.name or 'the architecture'} keeps it dense ({role})"
+def _roles(architecture: Architecture) -> Callable[[str, str, tuple[int, ...]], str]:
+    """``Architecture.role``, once for all layers and experts: numbers in names and sizes do not change it."""
+    known: dict[tuple[str, str, bool], str] = {}
+
+    def role(module: str, tensor: str, shape: tuple[int, ...]) -> str:
+        kind = pattern(module)
+        rest = tensor.removeprefix(module)
+        key = (kind, rest if len(rest) < len(tensor) else tensor, len(shape) == MATRIX)
+        if key not in known:
+            known[key] = architecture.role(module, tensor, shape)
+        return known[key]
+
+    return role
 
 
 def skip_entries(
     checkpoint: Checkpoint, architecture: Architecture, method: Method | None, config: Mapping[str, Json] | None
 ) -> tuple[SkipEntry, ...]:
     """How many modules each entry of the skip list keeps; tied modules count although no file holds them."""
-    listed = method.skips(config) if method is not None and config is not None else None
+    if method is None or config is None:
+        return ()
+    listed = method.listed(config) if method.listed is not None else method.skips(config)
+    matches = method.entry_matches or skip_matches
     if not listed:
         return ()
     tensors = {*checkpoint.tensors, *architecture.tied, *architecture.tied.values()}
     modules = {name.rpartition(".")[0] for name in tensors} | {*architecture.heads}
-    groups = {pattern(module) for module in modules}
-    return tuple(
-        SkipEntry(entry=entry, matches=sum(skip_matches(entry, module) for module in modules))
-        for entry in listed
-        if groups
-    )
+    names = {alias for module in modules for alias in architecture.aliases(module)}
+    return tuple(SkipEntry(entry=entry, matches=sum(matches(entry, name) for name in names)) for entry in listed)

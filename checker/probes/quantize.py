@@ -28,7 +28,7 @@ def quantize(baseline: Path, cell: Cell, target: Path, *, trust_remote_code: boo
     """
     wanted = dict(cell.quantization or {})
     method = method_declared(wanted)
-    if method is None or method.config_class is None:
+    if method is None or not method.quantizes_here:
         raise Unavailable(f"{wanted.get('quant_method')!r} cannot be applied at load time; name a checkpoint instead")
     loaded = load_model(
         baseline,

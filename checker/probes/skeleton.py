@@ -69,6 +69,30 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
     return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
 
 
+def model_dtype(config: Any) -> Any:
+    """The torch dtype that the config names, else the one that torch builds in."""
+    import torch
+
+    dtype = getattr(config, "dtype", None) or FALLBACK_DTYPE
+    return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+
+
+def build_model(config: Any, *, trust_remote_code: bool = False) -> Any:
+    """The model of a config on the meta device: shapes and names, no data, and nothing quantized."""
+    import torch
+
+    cls = model_class(config, trust_remote_code=trust_remote_code)
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(model_dtype(config))
+    try:
+        with torch.device("meta"):
+            if hasattr(cls, "from_config"):  # an Auto class, which finds the model's own code
+                return cls.from_config(config, trust_remote_code=trust_remote_code)
+            return cls(config)
+    finally:
+        torch.set_default_dtype(previous)
+
+
 def build_skeleton(
     config: Any, method: Method | None, quantization_config: Mapping[str, Json], *, trust_remote_code: bool = False
 ) -> Skeleton:
@@ -81,16 +105,8 @@ def build_skeleton(
     from transformers.quantizers.base import HfQuantizer
     from transformers.quantizers.quantizers_utils import should_convert_module
 
-    cls = model_class(config, trust_remote_code=trust_remote_code)
-    dtype = getattr(config, "dtype", None) or FALLBACK_DTYPE
-    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    previous = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device("meta"):
-            model = cls(config)
-    finally:
-        torch.set_default_dtype(previous)
+    model = build_model(config, trust_remote_code=trust_remote_code)
+    dtype = model_dtype(config)
     kept = [*(getattr(model, "_keep_in_fp32_modules", None) or ())]
     skips = method.skips(quantization_config) if method else None
     patterns = HfQuantizer.get_modules_to_not_convert(model, None if skips is None else list(skips), kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -151,10 +152,69 @@ def test_p01_a_pickle_that_was_not_downloaded(tmp_path):
     assert problem_saying(checkpoint, "the only weights are pickles").file == "pytorch_model.bin"
 
 
-def test_p04_only_gguf(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model-Q4_K_M.gguf").write_bytes(b"GGUF")
-    assert problem_saying(open_checkpoint(tmp_path), "does not support").file == "model-Q4_K_M.gguf"
+class TestGguf:
+    """Which file is taken; what stands in it is for test_gguf.py."""
+
+    SOUND = Path(__file__).parent.parent / "fixtures/checkpoints/gguf/q8_0/model-Q8_0.gguf"
+
+    def folder(self, path, *names):
+        for name in names:
+            shutil.copy(self.SOUND, path / name)
+        return path
+
+    def test_the_only_file_is_the_checkpoint_with_its_config(self, tmp_path):
+        checkpoint = open_checkpoint(self.folder(tmp_path, "model-Q8_0.gguf"))
+        assert checkpoint.problems == ()
+        assert checkpoint.complete
+        assert checkpoint.tensor_files == ("model-Q8_0.gguf",)
+        assert checkpoint.config["quantization_config"]["quant_method"] == "gguf"
+        assert checkpoint.config["model_type"] == "llama"
+
+    def test_a_config_beside_it_is_completed(self, tmp_path):
+        (tmp_path / "config.json").write_text('{"model_type": "mine", "quantization_config": {"quant_method": "x"}}')
+        config = open_checkpoint(self.folder(tmp_path, "m.gguf")).config
+        assert config["model_type"] == "mine"
+        assert (config["quantization_config"]["quant_method"], config["quantization_config"]["gguf_file"]) == (
+            "x",
+            "m.gguf",
+        )
+
+    def test_a_broken_config_stays_broken(self, tmp_path):
+        (tmp_path / "config.json").write_text("{")
+        checkpoint = open_checkpoint(self.folder(tmp_path, "m.gguf"))
+        assert checkpoint.config is None
+        assert [problem.file for problem in checkpoint.problems] == ["config.json"]
+
+    def test_one_of_several_is_named_by_the_user_or_the_config(self, tmp_path):
+        self.folder(tmp_path, "a-Q4_0.gguf", "a-Q8_0.gguf")
+        checkpoint = open_checkpoint(tmp_path)
+        assert problem_saying(checkpoint, "2 GGUF files of 2 models").hint.startswith("name the file itself")
+        assert not checkpoint.complete
+        assert open_checkpoint(tmp_path, file="a-Q4_0.gguf").tensor_files == ("a-Q4_0.gguf",)
+        (tmp_path / "config.json").write_text('{"quantization_config": {"gguf_file": "a-Q8_0.gguf"}}')
+        assert open_checkpoint(tmp_path).tensor_files == ("a-Q8_0.gguf",)
+        (tmp_path / "config.json").write_text('{"quantization_config": {"gguf_file": "../a-Q8_0.gguf"}}')
+        assert problem_saying(open_checkpoint(tmp_path), "which is no GGUF file of the checkpoint")
+
+    def test_the_vision_tower_is_not_the_model(self, tmp_path):
+        self.folder(tmp_path, "a-Q8_0.gguf", "mmproj-F16.gguf")
+        assert open_checkpoint(tmp_path).tensor_files == ("a-Q8_0.gguf",)
+
+    def test_a_set_of_parts_is_one_model_and_whole(self, tmp_path):
+        self.folder(tmp_path, "a-00001-of-00003.gguf", "a-00003-of-00003.gguf")
+        checkpoint = open_checkpoint(tmp_path)
+        assert problem_saying(checkpoint, "1 of 3 parts are missing, first a-00002-of-00003.gguf")
+        assert not checkpoint.complete
+
+    def test_safetensors_come_first(self, tmp_path):
+        self.folder(single(tmp_path), "a-Q8_0.gguf")
+        assert open_checkpoint(tmp_path).tensor_files == ("model.safetensors",)
+
+    def test_what_is_only_listed_was_not_downloaded(self, tmp_path):
+        (tmp_path / "config.json").write_text("{}")
+        assert (
+            problem_saying(open_checkpoint(tmp_path, listed=("a.gguf",)), "which are not downloaded").file == "a.gguf"
+        )
 
 
 def test_nothing_at_all(tmp_path):

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from decoding import assert_windows_agree, decode, dense, method_of, recognise
 
 from checker.checkpoint import Checkpoint, open_checkpoint
-from checker.coded import CodedWeight, cell_variance
+from checker.code_books import cell_variance
 from checker.facts import StoredWeight
 from checker.methods._bitsandbytes_numbers import CODE_BOOKS, dynamic_map
-from checker.registry import all_methods
 
 torch = pytest.importorskip("torch")
 functional = pytest.importorskip("bitsandbytes.functional")
 safetensors_torch = pytest.importorskip("safetensors.torch")
 
-FOUR, EIGHT = (next(method for method in all_methods() if method.id == f"bitsandbytes-{bits}bit") for bits in (4, 8))
+FOUR, EIGHT = method_of("bitsandbytes-4bit"), method_of("bitsandbytes-8bit")
 LAYER = "model.layers.0.mlp.up_proj"
 SHAPES = [(64, 64), (3, 64), (5, 7), (1, 1), (33, 65), (2, 300, 3), (640, 128)]
 DTYPES = ["bfloat16", "float16", "float32"]
@@ -47,11 +47,6 @@ def quantize_4bit(folder: Path, weight, **options) -> tuple[Checkpoint, object]:
     return checkpoint, functional.dequantize_4bit(packed, state)
 
 
-def decoded(coded: CodedWeight) -> np.ndarray:
-    values = coded.levels[coded.codes].reshape(coded.codes.shape[0], -1) * coded.scales[:, None]
-    return values.reshape(-1)[: math.prod(coded.shape)].reshape(coded.shape)
-
-
 def only(weights: tuple[StoredWeight, ...]) -> StoredWeight:
     [weight] = weights
     assert weight.flaws == ()
@@ -65,14 +60,15 @@ def only(weights: tuple[StoredWeight, ...]) -> StoredWeight:
 def test_4bit_decodes_as_the_library_does(tmp_path, quant_type, nested, dtype, shape):
     options = {"quant_type": quant_type, "compress_statistics": nested, "blocksize": 64}
     checkpoint, wanted = quantize_4bit(tmp_path, dense_weight(shape, dtype), **options)
-    weight = only(FOUR.recognise(checkpoint))
+    weight = only(recognise(FOUR, checkpoint))
     assert (weight.module, weight.shape) == (LAYER, shape)
     assert weight.attributes["double_quantization"] is nested
     assert (weight.attributes["quant_type"], weight.attributes["dense_dtype"]) == (quant_type, dtype)
-    coded = FOUR.decode(checkpoint, weight)
+    [coded] = FOUR.decode(checkpoint, weight, None)
     assert coded.padding == -math.prod(shape) % 64
-    assert (coded.code_book_flaw, coded.scale_flaw) == ("", "")
-    np.testing.assert_array_equal(decoded(coded), wanted.numpy().reshape(shape))
+    assert (coded.code_book_flaw, coded.scaling.flaw) == ("", "")
+    np.testing.assert_array_equal(dense([coded], shape), wanted.numpy().reshape(shape))
+    assert_windows_agree(FOUR, checkpoint, weight)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (5, 8), (33, 64), (5, 24)], ids=str)
@@ -81,8 +77,9 @@ def test_4bit_decodes_from_any_storage(tmp_path, storage, shape):
     checkpoint, wanted = quantize_4bit(
         tmp_path, dense_weight(shape, "bfloat16"), quant_type="nf4", quant_storage=getattr(torch, storage)
     )
-    weight = only(FOUR.recognise(checkpoint))
-    np.testing.assert_array_equal(decoded(FOUR.decode(checkpoint, weight)), wanted.numpy())
+    weight = only(recognise(FOUR, checkpoint))
+    np.testing.assert_array_equal(decode(FOUR, checkpoint, weight), wanted.numpy())
+    assert_windows_agree(FOUR, checkpoint, weight)
     assert_layout_is_exact(FOUR, checkpoint, weight)
 
 
@@ -90,10 +87,10 @@ def test_4bit_decodes_from_any_storage(tmp_path, storage, shape):
 def test_4bit_reads_its_block_size_from_the_state(tmp_path, blocksize):
     weight = dense_weight((64, 256), "float32")  # bitsandbytes' CPU kernel is wrong for rows narrower than a block
     checkpoint, wanted = quantize_4bit(tmp_path, weight, quant_type="nf4", blocksize=blocksize)
-    weight = only(FOUR.recognise(checkpoint))
-    coded = FOUR.decode(checkpoint, weight)
-    assert weight.attributes["block_size"] == coded.block_size == blocksize
-    np.testing.assert_array_equal(decoded(coded), wanted.numpy())
+    weight = only(recognise(FOUR, checkpoint))
+    [coded] = FOUR.decode(checkpoint, weight, None)
+    assert weight.attributes["block_size"] == coded.tile_size == blocksize
+    np.testing.assert_array_equal(decode(FOUR, checkpoint, weight), wanted.numpy())
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["plain", "double"])
@@ -102,9 +99,9 @@ def test_a_block_of_zeros_has_a_scale_of_zero(tmp_path, quant_type, nested):
     values = torch.randn(100, 64, generator=torch.Generator().manual_seed(1)).bfloat16()
     values[::3] = 0
     checkpoint, _ = quantize_4bit(tmp_path, values, quant_type=quant_type, compress_statistics=nested)
-    coded = FOUR.decode(checkpoint, only(FOUR.recognise(checkpoint)))
-    assert (coded.scales[::3] == 0).all()
-    assert (np.delete(coded.scales, np.s_[::3]) > 0).all()
+    [coded] = FOUR.decode(checkpoint, only(recognise(FOUR, checkpoint)), None)
+    assert (coded.scaling.scales[::3] == 0).all()
+    assert (np.delete(coded.scaling.scales, np.s_[::3]) > 0).all()
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -113,7 +110,7 @@ def test_4bit_layout_predicts_every_byte(tmp_path, shape, nested):
     checkpoint, _ = quantize_4bit(
         tmp_path, dense_weight(shape, "bfloat16"), quant_type="nf4", compress_statistics=nested
     )
-    assert_layout_is_exact(FOUR, checkpoint, only(FOUR.recognise(checkpoint)))
+    assert_layout_is_exact(FOUR, checkpoint, only(recognise(FOUR, checkpoint)))
 
 
 def assert_layout_is_exact(method, checkpoint: Checkpoint, weight: StoredWeight) -> None:
@@ -162,10 +159,11 @@ def test_int8_decodes_as_the_library_does(tmp_path, dtype, shape, marker):
     if marker:
         tensors[f"{LAYER}.weight_format"] = torch.tensor(0, dtype=torch.uint8)
     checkpoint = save(tmp_path, tensors)
-    weight = only(EIGHT.recognise(checkpoint))
-    coded = EIGHT.decode(checkpoint, weight)
+    weight = only(recognise(EIGHT, checkpoint))
     wanted = functional.int8_vectorwise_dequant(codes, scales).numpy()
-    np.testing.assert_allclose(decoded(coded), wanted, rtol=3e-7, atol=0)  # the library multiplies by a rounded 1/127
+    values = decode(EIGHT, checkpoint, weight)
+    np.testing.assert_allclose(values, wanted, rtol=3e-7, atol=0)  # the library multiplies by a rounded 1/127
+    assert_windows_agree(EIGHT, checkpoint, weight)
     assert {part.name for part in weight.expected if not part.optional} <= checkpoint.tensors.keys()
     for part in weight.expected:
         header = checkpoint.tensors.get(part.name)
@@ -175,6 +173,6 @@ def test_int8_decodes_as_the_library_does(tmp_path, dtype, shape, marker):
 def test_each_method_leaves_the_other_s_tensors_alone(tmp_path):
     (tmp_path / "four").mkdir()
     checkpoint, _ = quantize_4bit(tmp_path / "four", dense_weight((64, 64), "bfloat16"), quant_type="nf4")
-    assert EIGHT.recognise(checkpoint) == ()
+    assert recognise(EIGHT, checkpoint) == ()
     codes, scales, _ = functional.int8_vectorwise_quant(dense_weight((64, 64), "float16"))
-    assert FOUR.recognise(save(tmp_path, {f"{LAYER}.weight": codes, f"{LAYER}.SCB": scales})) == ()
+    assert recognise(FOUR, save(tmp_path, {f"{LAYER}.weight": codes, f"{LAYER}.SCB": scales})) == ()

@@ -9,6 +9,7 @@ import pytest
 from models import Damaged, Stored, write_tensors
 
 from checker.checkpoint import open_checkpoint
+from checker.inventory import Inventory
 from checker.registry import all_methods
 
 FOUR, EIGHT = (next(method for method in all_methods() if method.id == f"bitsandbytes-{bits}bit") for bits in (4, 8))
@@ -42,12 +43,18 @@ def write_state(file: Damaged, state: object, name: str = STATE) -> None:
     file.put(name, "U8", [len(raw)], raw)
 
 
+def method_config(method: Method) -> dict[str, object]:
+    """The method is declared, so that what has lost its scales is still looked for."""
+    bits = "load_in_4bit" if method is FOUR else "load_in_8bit"
+    return {"quant_method": "bitsandbytes", bits: True}
+
+
 def read(file: Damaged, folder, method=FOUR):
     """The weights of a file, and the expected tensors that it lacks or holds in another size."""
     write_tensors(folder / "model.safetensors", file.tensors, {})
     (folder / "config.json").write_text("{}")
     checkpoint = open_checkpoint(folder)
-    weights = method.recognise(checkpoint)
+    weights = method.recognise(Inventory(checkpoint, method_config(method)))
     wrong = []
     for weight in weights:
         for part in weight.expected:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from models import FUSED_EXPERTS, MODELS, STATIC, VARIANTS, Zoo, damage, judge_files, save_quantized
 
 from checker.checkpoint import open_checkpoint
+from checker.code_books import integer_book
+from checker.coded import CodedWeight, Place, Scaling
 from checker.domain import Outcome
 from checker.errors import NotApplicable
 from checker.probes.artifact import gather_artifact
-from checker.probes.weights import _levels, gather_weights
+from checker.probes.tiles import decode_tiles
+from checker.probes.weights import gather_weights
 from checker.registry import all_methods
 
 SOUND = [name for name in MODELS if name not in FUSED_EXPERTS]
@@ -126,13 +128,11 @@ def test_a_transposed_square_weight_is_compared_the_right_way(zoo: Zoo):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_sample_tells_nearly_what_the_whole_tells(zoo: Zoo, monkeypatch: pytest.MonkeyPatch, variant: str):
     whole = {error.layer: error for error in facts(zoo.quantized("llama", variant), zoo.baseline("llama"))[1].errors}
-    monkeypatch.setattr("checker.probes.weights.SAMPLE_BLOCKS", (16, 48))
+    monkeypatch.setattr("checker.probes.sampling.SAMPLE_VALUES", 3072)
     sampled = facts(zoo.quantized("llama", variant), zoo.baseline("llama"), sampled=True)[1]
     assert sampled.sampled
     for code in sampled.codes:
-        assert code.with_extreme == code.blocks <= 48
-    for scale in sampled.scales:  # always all of them
-        assert scale.blocks >= 32
+        assert code.with_extreme == code.blocks <= 64
     for error in sampled.errors:
         assert error.ratio == pytest.approx(whole[error.layer].ratio, rel=0.1)
 
@@ -243,9 +243,13 @@ def test_levels_of_any_packing_are_looked_up():
     levels = np.arange(256 * 4, dtype=np.float32).reshape(256, 4)
     codes = np.array([[3, 1], [0, 255]], np.uint8)
     for per_byte in (1, 2, 4):
-        coded = SimpleNamespace(levels=levels[:, :per_byte])
-        wanted = levels[:, :per_byte][codes].reshape(2, -1)
-        np.testing.assert_array_equal(_levels(coded, codes), wanted)
+        table = np.ascontiguousarray(levels[:, :per_byte])
+        book = replace(integer_book(8), levels=table)
+        scaling = Scaling(scales=np.ones(2, np.float32))
+        coded = CodedWeight(
+            place=Place.of((2, 2 * per_byte)), tile=(1, 2 * per_byte), book=book, codes=codes, scaling=scaling
+        )
+        np.testing.assert_array_equal(decode_tiles(coded, slice(0, 2)), table[codes].reshape(2, -1))
 
 
 @pytest.mark.parametrize(("variant", "dtype"), [("nf4", "uint8"), ("nf4-double", "uint8"), ("int8", "int8")])
