@@ -158,7 +158,8 @@ class Architecture:
         kind = next((kind for kind in kinds if kind is not None), None)
         if kind is not None:
             return kind
-        if self.known or not by_name:
+        beyond = module.endswith("embed_tokens")  # of a prediction layer that transformers does not build
+        if (self.known and not beyond) or not by_name:
             return "linear" if len(shape) == 2 else "not a linear layer"  # noqa: PLR2004 - a matrix
         return by_name
 

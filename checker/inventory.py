@@ -34,8 +34,9 @@ class Inventory:
     def _by_suffix(self) -> Mapping[str, list[str]]:
         found: dict[str, list[str]] = defaultdict(list)
         for name in self.checkpoint.tensors:
-            module, _, suffix = name.rpartition(".")
-            found[suffix].append(module)
+            module, dot, suffix = name.rpartition(".")
+            if dot:  # else it belongs to no module
+                found[suffix].append(module)
         return found
 
     def modules(self, *suffixes: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ subject gathers just those. Its docstring is its documentation (``quant-verify e
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 import math
@@ -239,6 +240,8 @@ class Method:
     unfit: Callable[[Mapping[str, Json]], Unfit] | None = None  # which shapes the tools leave dense
     entry_matches: Callable[[str, str], bool] | None = None  # (skip entry, module name); None: transformers' own rule
     listed: Callable[[Mapping[str, Json]], tuple[str, ...]] | None = None  # entries to count; None: those of ``skips``
+    dense_in_any_float: bool = False  # its writer keeps what is skipped in a float type of its own
+    own_names: bool = False  # tensors are named and shaped otherwise than the baseline's (GGUF)
     ties_quantized: bool = False  # a quantized embedding may serve as the output head
     roles: frozenset[str] = LINEAR_ROLES  # what is quantized unless the config says otherwise
     stored_dense: Callable[[Mapping[str, Json]], str] = field(default=lambda _: "")  # why no tensor need be packed
@@ -294,6 +297,7 @@ def _resembles(key: str, known: Iterable[str]) -> bool:
     return bool(difflib.get_close_matches(key, list(known), n=1, cutoff=0.85))
 
 
+@functools.cache
 def _import_package(name: str) -> None:
     package = importlib.import_module(name)
     for module in pkgutil.iter_modules(package.__path__):

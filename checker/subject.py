@@ -6,7 +6,6 @@ check that needs it learns the same reason.
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,21 +33,7 @@ from checker.registry import Method, all_methods
 if TYPE_CHECKING:
     from typing import Self
 
-    from checker.probes.load import Loaded
-    from checker.probes.roundtrip import Saved
-
-
-@dataclass(slots=True)
-class _Running:
-    """What a loaded model leaves behind for the checks that come after it is gone."""
-
-    model: Any = None
-    digests: dict[str, str] = field(default_factory=dict)
-    saved: Saved | None = None
-    inputs: dict[str, Any] = field(default_factory=dict)
-    logits: Any = None
-    forward_error: Unavailable | None = None  # this machine's fault
-    forward_flaw: str = ""  # the model's
+    from checker.live import LiveModel
 
 
 @dataclass
@@ -59,12 +44,10 @@ class Subject:
     say: Callable[[str], None] = lambda _: None
     needs_roundtrip: bool = False
     blocked: str = ""  # why nothing may be loaded
-    detail: str = ""  # the traceback of a load that failed
     _facts: dict[type, object] = field(default_factory=dict)
     _errors: dict[type, Unavailable | NotApplicable] = field(default_factory=dict)
     _begun: set[type] = field(default_factory=set)
     _open: list[Checkpoint] = field(default_factory=list)
-    _running: _Running = field(default_factory=_Running)
 
     def __enter__(self) -> Self:
         return self
@@ -72,7 +55,8 @@ class Subject:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._free_model()
+        if "_live" in self.__dict__:
+            self._live.free()
         for checkpoint in self._open:
             checkpoint.close()
 
@@ -183,105 +167,27 @@ class Subject:
         artifact, trust = self.get(ArtifactFacts), self.job.trust_remote_code
         return gather_architecture(self.folder, artifact, self.method, trust_remote_code=trust)
 
-    def _load(self) -> LoadFacts:
-        from checker.probes.load import load_facts
+    @cached_property
+    def _live(self) -> LiveModel:
+        """The loaded model; loading it is refused where a guarding check fails."""
+        from checker.live import LiveModel
 
         if self.blocked:
             raise Unavailable(self.blocked, ErrorKind.NOT_RUN)
-        method = self.method  # of the files, before the library has a say
-        self.say(f"loading on {self.device}")
-        loaded = self._load_from(self.folder)
-        self._running.model = loaded.model
-        return load_facts(loaded, self.folder, method, trust_remote_code=self.job.trust_remote_code)
+        return LiveModel(
+            job=self.job,
+            folder=self.folder,
+            method=self.method,  # of the files, before the library has a say
+            device=self.device,
+            needs_roundtrip=self.needs_roundtrip,
+            facts=self.get,
+            say=self.say,
+        )
 
-    def _structure(self) -> StructureFacts:
-        from checker.probes import outputs, roundtrip, skeleton, structure
-
-        artifact, method, running = self.get(ArtifactFacts), self.method, self._running
-        if method is None or method.inspect_module is None:
-            raise NotApplicable("no known method is declared whose modules could be inspected")
-        if self.get(LoadFacts).flaw:
-            raise Unavailable("not run: the checkpoint does not load (see loading.keys)")
-        trust = self.job.trust_remote_code
-        config = skeleton.read_config(self.folder, trust_remote_code=trust)
-        declared = artifact.quantization_config or {}
-        bones = skeleton.build_skeleton(config, method, declared, trust_remote_code=trust)
-        if self.needs_roundtrip:  # before any forward
-            self.say("saving again")
-            running.digests = roundtrip.digest_state(running.model)
-            running.saved = roundtrip.try_save(running.model, Path(self.job.scratch) / "saved-again")
-        running.inputs = outputs.probe_inputs(running.model, self.folder)
-        return structure.gather_structure(running.model, bones, artifact, method, self.device, self._first_forward)
-
-    def _first_forward(self) -> str:
-        """Run the probe text once; why it did not run, or ""."""
-        from checker.probes.outputs import ForwardFailed, run_forward
-
-        self.say("first forward")
-        try:
-            self._running.logits = run_forward(self._running.model, self._running.inputs)
-        except Unavailable as error:
-            self._running.forward_error = error
-            return str(error)
-        except ForwardFailed as failure:
-            self._running.forward_flaw = str(failure)
-        return self._running.forward_flaw
-
-    def _outputs(self) -> OutputFacts:
-        from checker.probes.outputs import gather_outputs
-
-        self._need_logits()
-        if self._running.forward_flaw:
-            return OutputFacts(flaw=self._running.forward_flaw)
-        prompts = self.job.cell.settings.prompts
-        self.say("generating" if prompts else "judging logits")
-        running = self._running
-        return gather_outputs(running.model, running.logits, running.inputs, self.folder, prompts, self.device)
-
-    def _roundtrip(self) -> RoundtripFacts:
-        from checker.probes import outputs, roundtrip
-
-        self.get(StructureFacts)
-        saved = self._running.saved
-        assert saved is not None, "this check is why the model was saved"
-        if saved.flaw:
-            self.detail = saved.detail
-            return RoundtripFacts(flaw=saved.flaw)
-        self._need_logits()
-        self._free_model()
-        self.say("loading the saved copy")
-        again = self._load_from(saved.folder)
-        if again.model is None:
-            return RoundtripFacts(flaw=f"the saved copy does not load: {again.flaw}")
-        digests = roundtrip.digest_state(again.model)
-        first = self._running.logits
-        second = None if first is None else outputs.run_forward(again.model, self._running.inputs)
-        return roundtrip.compare(self._running.digests, digests, (first, second), saved.note)
-
-    def _need_logits(self) -> None:
-        self.get(StructureFacts)
-        if self._running.forward_error is not None:
-            raise self._running.forward_error
-
-    def _load_from(self, folder: Path) -> Loaded:
-        """Load a model from a folder onto this cell's device; its traceback, if any, is kept for the report."""
-        from checker.probes.load import load_model
-
-        trust = self.job.trust_remote_code
-        loaded = load_model(folder, self.device, gpus=self.job.cell.settings.gpus, trust_remote_code=trust)
-        self.detail = loaded.detail
-        return loaded
-
-    def _free_model(self) -> None:
-        """Drop the model and give its memory back before the next one is loaded."""
-        if self._running.model is None:
-            return
-        self._running.model = None
-        gc.collect()
-        if self.device.startswith("cuda"):
-            import torch
-
-            torch.cuda.empty_cache()
+    @property
+    def detail(self) -> str:
+        """The traceback of a load or save that failed."""
+        return self._live.detail if "_live" in self.__dict__ else ""
 
 
 def _method(name: str | None) -> Method | None:
@@ -293,8 +199,8 @@ _GATHER: dict[type, Callable[[Subject], object]] = {
     ArtifactFacts: Subject._artifact,  # noqa: SLF001 - the table belongs to the class
     WeightFacts: Subject._weights,  # noqa: SLF001
     ArchitectureFacts: Subject._architecture,  # noqa: SLF001
-    LoadFacts: Subject._load,  # noqa: SLF001
-    StructureFacts: Subject._structure,  # noqa: SLF001
-    OutputFacts: Subject._outputs,  # noqa: SLF001
-    RoundtripFacts: Subject._roundtrip,  # noqa: SLF001
+    LoadFacts: lambda subject: subject._live.load(),  # noqa: SLF001
+    StructureFacts: lambda subject: subject._live.structure(),  # noqa: SLF001
+    OutputFacts: lambda subject: subject._live.outputs(),  # noqa: SLF001
+    RoundtripFacts: lambda subject: subject._live.roundtrip(),  # noqa: SLF001
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import gc
 import importlib
 import os
 import signal
@@ -34,6 +35,7 @@ Send = Callable[[Started | Finished | Known | Doing | Ended], None]
 
 def main() -> None:
     """Judge the job on standard input and report to the file descriptor given as the first argument."""
+    gc.set_threshold(50_000, 20, 50)  # hundreds of thousands of small objects are made and kept
     descriptor, parent, *more = sys.argv[1:]
     _die_with(int(parent))
     pipe = os.fdopen(int(descriptor), "wb", buffering=0)

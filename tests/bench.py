@@ -1,6 +1,7 @@
-"""The figures of the README: ``make bench`` prints them as a table; ``--write`` puts it between the README's markers.
+"""The figures of the README: ``make bench`` prints them as tables; ``--write`` puts them between the README's markers.
 
 Times are whole processes, the median of several runs; memory is the largest resident set of any process of the run.
+``--only peers`` (or own, damage, fixtures, huge, sampled) measures one part.
 """
 
 from __future__ import annotations
@@ -11,27 +12,25 @@ import os
 import platform
 import re
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import bench_damage
+import bench_fixtures
+import bench_huge
+import bench_peers
+import bench_sampled
+from bench_processes import MEGABYTE, ROOT, imports_torch, median, ours, progress, table
 
 from checker.commands.demo import LAYER, cache_folder, prepare
 from checker.environment import describe
 from checker.probes.demo_model import swap_nibbles
 
-ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-COMMAND = [sys.executable, str(ROOT / "entrypoint.py")]
-RUNS = 5
-MEGABYTE = 1e6
 BLOOM = {
     "architectures": ["BloomForCausalLM"],
     "model_type": "bloom",
@@ -43,75 +42,14 @@ BLOOM = {
 }
 
 
-@dataclass
-class Measured:
-    """One process tree that has ended."""
-
-    code: int
-    seconds: float
-    parent_bytes: int = 0
-    largest_bytes: int = 0
-    modules: set[str] = field(default_factory=set)
-    output: str = ""
-
-
-def measure(*arguments: str) -> Measured:
-    """Run the command once, watching the memory of it and of its workers."""
-    begin = time.perf_counter()
-    process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    peaks: dict[int, int] = {}
-    watcher = threading.Thread(target=_watch, args=(process, peaks))
-    watcher.start()
-    output, _ = process.communicate()
-    seconds = time.perf_counter() - begin
-    watcher.join()
-    return Measured(
-        code=process.returncode,
-        seconds=seconds,
-        parent_bytes=peaks.get(process.pid, 0),
-        largest_bytes=max(peaks.values(), default=0),
-        output=output,
-    )
-
-
-def _watch(process: subprocess.Popen[str], peaks: dict[int, int]) -> None:
-    parent = psutil.Process(process.pid)
-    while process.poll() is None:
-        try:
-            for one in (parent, *parent.children(recursive=True)):
-                peaks[one.pid] = max(peaks.get(one.pid, 0), one.memory_info().rss)
-        except psutil.Error:
-            pass
-        time.sleep(0.002)
-
-
-def median(*arguments: str, runs: int = RUNS) -> Measured:
-    """The run of median time; its memory is the largest of all runs."""
-    results = sorted((measure(*arguments) for _ in range(runs)), key=lambda result: result.seconds)
-    middle = results[len(results) // 2]
-    middle.seconds = statistics.median(result.seconds for result in results)
-    middle.largest_bytes = max(result.largest_bytes for result in results)
-    middle.parent_bytes = max(result.parent_bytes for result in results)
-    return middle
-
-
-def imports_torch(*arguments: str) -> bool:
-    """Whether any process of a run imports torch: every interpreter lists its imports, workers included."""
-    environment = os.environ | {"PYTHONPROFILEIMPORTTIME": "1"}
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, env=environment, check=False)
-    return re.search(r"\|\s+torch$", done.stderr, re.MULTILINE) is not None
-
-
 def rows(models: Path, folder: Path) -> Iterator[tuple[str, str, str]]:
     """(what, measured, bar) of every figure."""
-    nf4 = folder / "smollm2-nf4"
-    shutil.copytree(models / "smollm2-135m-nf4-damaged", nf4)
-    swap_nibbles(nf4, LAYER)  # twice is healthy again
+    nf4 = healthy_copy(models, folder)
     base = str(models / "smollm2-135m")
     check = ("check", str(nf4), "--baseline", base, "--quiet")
     static = median(*check)
     assert static.code == 0, static.output
-    yield "static check of NF4 SmolLM2-135M with baseline, every block", f"{static.seconds:.2f} s", "≤ 1.5 s"
+    yield "static check of NF4 SmolLM2-135M with baseline, every block", f"{static.seconds:.2f} s", "≤ 1.0 s"
     yield "its peak memory", f"{static.largest_bytes / MEGABYTE:.0f} MB", "≤ 600 MB"
     yield "torch imported by it", "yes" if imports_torch(*check) else "no", "no"
     for name, arguments in (
@@ -123,28 +61,83 @@ def rows(models: Path, folder: Path) -> Iterator[tuple[str, str, str]]:
         assert result.code == 0, result.output
         yield name, f"{result.seconds:.2f} s", "≤ 0.3 s"
     (folder / "config.json").write_text(json.dumps(BLOOM))
-    answer = json.loads(measure("estimate", str(folder / "config.json"), "--format", "json").output)
+    answer = json.loads(ours("estimate", str(folder / "config.json"), "--format", "json").output)
     ratios = [answer["quantizations"][name]["ratio"] for name in ("nf4", "int8")]
     yield "`estimate` of bloom-1b7, 4-bit ratio", repr(ratios[0]), "2.109659552692574"
     yield "`estimate` of bloom-1b7, 8-bit ratio", repr(ratios[1]), "1.5400250499901118"
-    demo = measure("demo", "--quiet", "--report-dir", str(folder / "report"))
+    demo = ours("demo", "--quiet", "--report-dir", str(folder / "report"))
     assert demo.code == 0, demo.output
     yield "demo: three cells at full depth, models made before", f"{demo.seconds:.0f} s", ""
     yield "the parent's memory during it", f"{demo.parent_bytes / MEGABYTE:.0f} MB", "≤ 150 MB"
     yield "the largest worker's memory", f"{demo.largest_bytes / MEGABYTE:.0f} MB", ""
 
 
-def table() -> str:
-    """The figures as a markdown table, headed by the machine they were measured on."""
+def healthy_copy(models: Path, folder: Path) -> Path:
+    """The NF4 checkpoint of the demo before it was damaged."""
+    nf4 = folder / "smollm2-nf4"
+    if not nf4.exists():
+        shutil.copytree(models / "smollm2-135m-nf4-damaged", nf4)
+        swap_nibbles(nf4, LAYER)  # twice is healthy again
+    return nf4
+
+
+def own(models: Path, folder: Path) -> str:
+    """Times, memory and ratios of this program."""
+    found = []
+    for row in rows(models, folder):
+        found.append(row)
+        progress(" ".join(row))
+    return table(("figure", "measured", "bar"), *found, right=2)
+
+
+def peers(models: Path, folder: Path) -> str:
+    """Times beside other checkers."""
+    found = bench_peers.install()
+    text = bench_peers.times(models / "smollm2-135m", healthy_copy(models, folder), found)
+    return f"Beside {bench_peers.version_of(found)}, in turn on one machine:\n\n{text}"
+
+
+def damage(models: Path, folder: Path) -> str:
+    """Which damages of a real model each checker sees."""
+    found = bench_peers.install()
+    text = bench_damage.judge_all(healthy_copy(models, folder), models / "smollm2-135m", found)
+    legend = f"● sees it, ○ says the same as of the healthy copy. Seen: {bench_damage.summary(text)}."
+    return f"One damage in a copy of NF4 SmolLM2-135M. {legend}\n\n{text}"
+
+
+def fixtures(models: Path, folder: Path) -> str:
+    """Which damages of other methods' checkpoints each checker sees."""
+    del models, folder
+    return bench_fixtures.judge_all(bench_peers.install())
+
+
+def huge(models: Path, folder: Path) -> str:
+    """A verdict on the structure of a very large checkpoint."""
+    del models, folder
+    return bench_huge.measure_sizes()
+
+
+def sampled(models: Path, folder: Path) -> str:
+    """What a sample of the weights tells, and costs."""
+    del folder
+    return bench_sampled.deviations(models / "smollm2-135m") + "\n" + bench_sampled.growth()
+
+
+PARTS: dict[str, Callable[[Path, Path], str]] = {
+    part.__name__: part for part in (own, peers, damage, fixtures, huge, sampled)
+}
+
+
+def figures(names: list[str]) -> str:
+    """The parts as markdown, headed by the machine they were measured on."""
     prepare(cache_folder(), rebuild=False)
     environment = describe()
-    lines = [f"Measured on {_machine(environment.device)}, Python {environment.python}.", ""]
-    lines += ["| figure | measured | bar |", "|---|--:|--:|"]
+    texts = [f"Measured on {_machine(environment.device)}, Python {environment.python}.\n"]
     with tempfile.TemporaryDirectory() as folder:
-        for what, measured, bar in rows(cache_folder(), Path(folder)):
-            lines.append(f"| {what} | {measured} | {bar} |")
-            sys.stderr.write(f"{what}: {measured} {bar}\n")
-    return "\n".join(lines) + "\n"
+        for name in names:
+            progress(f"{name}: {PARTS[name].__doc__}")
+            texts.append(PARTS[name](cache_folder(), Path(folder)))
+    return "\n".join(texts)
 
 
 def _machine(device: str) -> str:
@@ -158,11 +151,13 @@ def _machine(device: str) -> str:
 
 
 def main() -> None:
-    """Print the table, or write it into the README."""
+    """Print the tables, or write them into the README."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="put the table between the README's markers")
-    text = table()
-    if parser.parse_args().write:
+    parser.add_argument("--write", action="store_true", help="put all parts between the README's markers")
+    parser.add_argument("--only", action="append", choices=list(PARTS), help="a part; may be given again")
+    arguments = parser.parse_args()
+    text = figures(list(PARTS) if arguments.write else arguments.only or list(PARTS))
+    if arguments.write:
         readme = README.read_text(encoding="utf-8")
         pattern = r"(<!-- figures:begin -->\n).*?(<!-- figures:end -->)"
         README.write_text(re.sub(pattern, lambda match: match[1] + text + match[2], readme, flags=re.DOTALL), "utf-8")

@@ -50,6 +50,7 @@ class Reply:
     ignores_range: bool = False  # the right file, whole
     cut_after: int | None = None  # the right bytes, but only so many, then the connection is closed
     wait: float = 0.0  # seconds before the answer
+    drip: float = 0.0  # seconds after every four kilobytes of the right bytes
     other: int = 0  # a range that begins so many bytes later than asked
 
 
@@ -258,7 +259,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
             return
-        self._send(status, {**headers, **more}, data if body else b"", length=end - begin)
+        drip = reply.drip if reply else 0.0
+        self._send(status, {**headers, **more}, data if body else b"", length=end - begin, drip=drip)
 
     def _json(self, value: Any, *, body: bool) -> None:
         data = json.dumps(value).encode()
@@ -267,14 +269,20 @@ class _Handler(BaseHTTPRequestHandler):
     def _error(self, status: int, code: str, *, body: bool) -> None:
         self._send(status, {"X-Error-Code": code, "X-Error-Message": code}, b"{}" if body else b"")
 
-    def _send(self, status: int, headers: Mapping[str, str], body: bytes, *, length: int | None = None) -> None:
+    def _send(
+        self, status: int, headers: Mapping[str, str], body: bytes, *, length: int | None = None, drip: float = 0.0
+    ) -> None:
         self._status = status
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
         self.send_header("Content-Length", str(len(body) if length is None else length))
         self.end_headers()
-        for start in range(0, len(body), 1 << 16):
-            self.wfile.write(body[start : start + (1 << 16)])
-            self._sent += len(body[start : start + (1 << 16)])
+        piece = 1 << 12 if drip else 1 << 16
+        for start in range(0, len(body), piece):
+            self.wfile.write(body[start : start + piece])
+            self._sent += len(body[start : start + piece])
+            if drip:
+                self.wfile.flush()
+                self.outer.wait(drip)
         self.wfile.flush()

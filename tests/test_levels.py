@@ -18,7 +18,7 @@ LEVELS = {
     1: ("registry", "matrix", "checkpoint", "reference", "reporters", "architecture", "coded", "protocol", "data",
         "code_books", "inventory"),
     2: ("checks", "methods"),
-    3: ("subject", "probes"),
+    3: ("subject", "live", "probes"),
     4: ("worker", "runner", "process", "board"),
     5: ("cli", "commands"),
 }

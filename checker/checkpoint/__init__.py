@@ -12,14 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from checker.checkpoint.completed import completed
 from checker.checkpoint.config import config_problems, generation_problems, tokenizer_problems
 from checker.checkpoint.files import Folder, list_folder
 from checker.checkpoint.header import Header, TensorHeader, read_header
-from checker.checkpoint.json_file import JsonFile, read_json
+from checker.checkpoint.json_file import read_json
 from checker.checkpoint.network import Network, Repository
 from checker.checkpoint.problem import Problem, Refused
 from checker.checkpoint.source import Source
-from checker.checkpoint.weights import Weights, read_weights
+from checker.checkpoint.weights import read_weights
 from checker.domain import Json
 
 if TYPE_CHECKING:  # numpy is imported by those who read numbers, not by those who only name a checkpoint
@@ -171,8 +172,7 @@ def open_checkpoint(
         return Checkpoint(folder=folder, problems=(refused.problem,))
     config = read_json(place, "config.json")
     weights = read_weights(place, config.value, listed, file)
-    if weights.gguf:
-        config = _with_gguf(config, weights, absent="config.json" not in place.names)
+    config = completed(place, config, weights)
     problems = (
         *config.problems,
         *config_problems(config.value),
@@ -188,23 +188,6 @@ def open_checkpoint(
         problems=problems,
         complete=weights.complete,
         source=place.source({header.file for header in weights.tensors.values()}),
-    )
-
-
-def _with_gguf(config: JsonFile, weights: Weights, *, absent: bool) -> JsonFile:
-    """The config with what the GGUF file says of itself; the file is the whole checkpoint when there is no config."""
-    from checker.checkpoint.gguf import gguf_config
-
-    own = gguf_config(weights.metadata, weights.gguf)
-    if absent:
-        return JsonFile(value=own, problems=())
-    if config.value is None:
-        return config
-    said = config.value.get("quantization_config", {})
-    if not isinstance(said, dict):
-        return config
-    return JsonFile(
-        value={**config.value, "quantization_config": {**own["quantization_config"], **said}}, problems=config.problems
     )
 
 

@@ -53,7 +53,8 @@ def base_model(ref: ModelRef, *, offline: bool) -> BaseModel:
         raise UsageError(f"--baseline auto: the model card of {ref} names no base_model; {_REMEDY}")
     relation = head.get("base_model_relation")
     if isinstance(relation, str) and relation in OTHER_RELATIONS:
-        message = f"the model card of {ref} calls it {OTHER_RELATIONS[relation]} of {quoted(names[0])}, whose weights are others"
+        kind = f"{OTHER_RELATIONS[relation]} of {quoted(names[0])}, whose weights are others"
+        message = f"the model card of {ref} calls it {kind}"
         raise UsageError(f"--baseline auto: {message}; {_REMEDY}")
     name = _SITE.sub("", names[0], count=1).rstrip("/")
     return BaseModel(name=name, count=len(names), relation=relation if isinstance(relation, str) else None)

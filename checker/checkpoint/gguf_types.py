@@ -165,6 +165,8 @@ def gguf_config(metadata: Mapping[str, str], name: str) -> dict[str, Json]:
     recipe = metadata.get("general.file_type", "")
     if recipe.isdecimal() and int(recipe) in FILE_TYPES:
         quantization["file_type"] = FILE_TYPES[int(recipe)]
+    if metadata.get("general.quantized_by"):
+        quantization["quantized_by"] = metadata["general.quantized_by"]
     return {
         "model_type": architecture,
         "architectures": [f"GGUF {architecture}"],

@@ -6,7 +6,6 @@ Failures here are not the model's: whatever the network, the Hub or the disk doe
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import errno
 import re
 import threading
@@ -108,6 +107,8 @@ def backoff(attempt: int) -> float:
 
 def asked_pause(headers: Mapping[str, str]) -> float | None:
     """Seconds that a refusal asks to wait, by Retry-After (a number or a date) or RateLimit; None when it does not."""
+    import email.utils
+
     asks = headers.get("retry-after", "").strip()
     if asks.isdecimal():
         return float(asks[:9])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from checker.checkpoint.completed import QUANTO_MAP
 from checker.checkpoint.config import CONFIG, GENERATION
 from checker.checkpoint.files import list_folder
 from checker.checkpoint.gguf_files import is_gguf
@@ -29,7 +30,7 @@ CODE = "*.py"
 IGNORED = ("consolidated*.safetensors", "original/*")  # the same weights once more, for loaders other than transformers
 NEVER = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.joblib", "*.dill")
 
-_NEEDED = (CONFIG, GENERATION, "quantize_config.json", "quant_config.json", "hf_quant_config.json")
+_NEEDED = (CONFIG, GENERATION, QUANTO_MAP)
 _DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)  # the cache cannot be written
 _WEIGHTS = (".safetensors", ".gguf")
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from checker.checkpoint.files import Folder, Stream, is_pickle
-from checker.checkpoint.gguf import parse_gguf
 from checker.checkpoint.gguf_files import choose_gguf, is_gguf
 from checker.checkpoint.header import Header, TensorHeader, read_opened
 from checker.checkpoint.index import INDEX, Index, compare, is_sound, read_index, refused_shards
@@ -68,8 +67,8 @@ def read_weights(
 
 
 def _choose(folder: Folder, config: Mapping[str, Json], named: str | None) -> _Choice:
-    others = {SINGLE, INDEX} & folder.names or "transformers_weights" in config
-    if named is not None or (not others and any(map(is_gguf, folder.names))):
+    loads_others = bool({SINGLE, INDEX} & folder.names) or "transformers_weights" in config
+    if named is not None or (not loads_others and any(map(is_gguf, folder.names))):
         files, wrong = choose_gguf(folder.names, config, named)
         return _Choice(files=files, problems=wrong, complete=bool(files) and not wrong)
     explicit = config.get("transformers_weights")  # overrides every other rule of transformers
@@ -133,6 +132,8 @@ def _for_another_loader(name: str) -> bool:
 def _header(folder: Folder, name: str) -> Header:
     try:
         if is_gguf(name):
+            from checker.checkpoint.gguf import parse_gguf
+
             with folder.open(name) as (stream, size):
                 return parse_gguf(lambda begin, end: _cut(stream, begin, end), size, name)
         return read_opened(folder.open(name), name)

@@ -106,7 +106,7 @@ def layers_excluded(artifact: ArtifactFacts) -> Verdict:
                 limit="dense",
                 hint="keep it in 16 bit, or take it off the list",
             )
-        if module.quantized and module.wanted is None and module.role == "head":
+        if module.quantized and module.wanted is None and module.role == "head" and not module.reason:
             yield Finding(
                 message=f"the output head {module.name} is quantized: the skip list replaces the default one",
                 severity=Severity.WARN,

@@ -99,7 +99,12 @@ def _below(value: float, bar: Limit) -> Severity | None:
 @check(
     "weights.error",
     depth=Depth.STATIC,
-    limits={"R": Limit(warn=1.15, fail=1.5), "exact": Limit(warn=0.3), "gain": Limit(fail=0.02)},
+    limits={
+        "R": Limit(warn=1.15, fail=1.5),
+        "nrmse": Limit(fail=1.2),
+        "exact": Limit(warn=0.3),
+        "gain": Limit(fail=0.02),
+    },
 )
 def weights_error(weights: WeightFacts, limits: Limits) -> Verdict:
     """Each decoded weight differs from the baseline's by the error its own scales and codes predict: R is about 1.
@@ -110,9 +115,10 @@ def weights_error(weights: WeightFacts, limits: Limits) -> Verdict:
     scales, a wrong code book or a lost offset give 3.5 to millions.
 
     ``gain`` bounds the distance from 1 of the centred least-squares gain ⟨Ŵ,W⟩/⟨Ŵ,Ŵ⟩ · (1 + P/‖Ŵ‖²), which finds a
-    scale that is off by a few per cent in a whole layer. ``exact``: an R below it means a baseline that already lay on
-    this grid, or no quantization at all. Where calibration may rescale columns and rows (AWQ, SmoothQuant) and R says
-    that it did, their gains are fitted first.
+    scale that is off by a few per cent in a whole layer. ``nrmse``: a relative error ‖Ŵ−W‖/‖W‖ that no quantization
+    has, for scales so large that they explain any error. ``exact``: an R below it means a baseline that already lay on
+    this grid, or no quantization at all. Where calibration has rescaled columns and rows (AWQ, SmoothQuant: norms
+    differ from the baseline's), their gains are fitted first.
     """
     if not weights.baseline:
         raise NotApplicable("there is no baseline to compare with")
@@ -145,7 +151,7 @@ def _badness(fact: ErrorFact) -> float:
 
 
 def _judge(fact: ErrorFact, limits: Limits) -> Iterator[Finding]:
-    ratio, exact, gain = limits["R"], limits["exact"], limits["gain"].fail
+    ratio, exact, gain, far = limits["R"], limits["exact"], limits["gain"].fail, limits["nrmse"].fail
     few = 0 < fact.values < FEW_VALUES
     ratio = _widened(ratio, 3 / math.sqrt(fact.values)) if few else ratio
     room = 4 * min(fact.nrmse, 0.2) / math.sqrt(fact.values) if few else 0
@@ -161,6 +167,15 @@ def _judge(fact: ErrorFact, limits: Limits) -> Iterator[Finding]:
             limit=bar,
             unit="R",
             hint="codes, scales or their order are wrong in this layer; quantize it again from the baseline",
+        )
+    elif far is not None and fact.nrmse > far:
+        yield Finding(
+            message=f"{fact.layer} is farther from the baseline than zeros would be (relative error {fact.nrmse:.3g})",
+            where=fact.layer,
+            observed=fact.nrmse,
+            limit=far,
+            unit="relative error",
+            hint="its scales are far too large; quantize it again from the baseline",
         )
     elif exact.warn is not None and fact.ratio < exact.warn:
         yield Finding(

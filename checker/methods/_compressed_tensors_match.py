@@ -138,12 +138,25 @@ def same_module(entry: str, name: str) -> bool:
     return entry_matches(entry, name) or name.endswith(f".{entry}") or entry.endswith(f".{name}")
 
 
-def by_precision(targets: Mapping[str, str], names: tuple[str, ...], role: str) -> str | None:
-    """The target that decides for a module: its whole name before expressions before its class (``match_targets``)."""
-    for name in names:
-        if name in targets:
-            return name
-    for target in sorted(target for target in targets if target.startswith(REGEX)):
-        if any(entry_matches(target, name) for name in names):
-            return target
-    return next((target for target in sorted(targets) if is_class(target) and class_matches(target, role)), None)
+class Targets:
+    """Targets and what they stand for; the most precise decides: a whole name, an expression, a class."""
+
+    def __init__(self, meanings: Mapping[str, str]) -> None:
+        """Sort the targets as ``match_targets`` does."""
+        self._meanings = meanings
+        self._expressions = sorted(target for target in meanings if target.startswith(REGEX))
+        self.classes = sorted(target for target in meanings if is_class(target))
+
+    def meaning(self, names: tuple[str, ...], role: str) -> str | None:
+        """What the deciding target of a module stands for."""
+        for name in names:
+            if name in self._meanings:
+                return self._meanings[name]
+        for target in (*self._expressions, *self.classes):
+            if any(entry_matches(target, name) for name in names) or class_matches(target, role):
+                return self._meanings[target]
+        return None
+
+    def unclear(self, role: str) -> bool:
+        """Whether a class is among the targets of which the role does not tell who belongs to it."""
+        return any(class_matches(target, role) is None for target in self.classes)

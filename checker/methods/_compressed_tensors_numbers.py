@@ -33,7 +33,7 @@ def decode(checkpoint: Checkpoint, weight: StoredWeight, window: Window | None) 
     rows, columns = place.rows, place.columns
     codes, packed = _codes(checkpoint, weight, rows)
     scales = _scales(checkpoint, weight, rows)
-    zeros = _zeros(checkpoint, weight, rows, scales.shape)
+    zeros = _zeros(checkpoint, weight, rows)
     tile = _tile(weight)
     flaw = _calibration_flaw(checkpoint, weight)
     book = _book(weight, packed)
@@ -65,9 +65,7 @@ def _tile(weight: StoredWeight) -> tuple[int, int]:
 def _codes(checkpoint: Checkpoint, weight: StoredWeight, rows: slice) -> tuple[Bytes, str]:
     """Codes of some rows [rows, bytes], and how they lie in a byte: "" one, "low" two, the low half first."""
     stored, columns = weight.attributes["format"], weight.grid[1]
-    data: Bytes = (
-        checkpoint.part(weight.weight, rows.start, rows.stop).view(np.uint8).reshape(rows.stop - rows.start, -1)
-    )
+    data = _rows(checkpoint, weight, weight.weight, rows)
     if stored in (NVFP4, MXFP4):
         return data, "low"
     if stored == MXFP6:
@@ -84,6 +82,20 @@ def _codes(checkpoint: Checkpoint, weight: StoredWeight, rows: slice) -> tuple[B
     return np.ascontiguousarray(unpack_words(words, bits, columns).T), ""
 
 
+def _rows(checkpoint: Checkpoint, weight: StoredWeight, name: str, rows: slice) -> Bytes:
+    """The bytes of some rows of a tensor, [rows, bytes of a row], by the shape that the layout gives it.
+
+    A tensor of the right size in another shape has been reported; it is read as if it had the right one.
+    """
+    shape = next(part.shape for part in weight.expected if part.name == name) or ()
+    header = checkpoint.tensors[name]
+    height = shape[0]
+    if header.shape == shape:
+        chosen: Bytes = checkpoint.part(name, rows.start, rows.stop).view(np.uint8)
+        return chosen.reshape(rows.stop - rows.start, header.nbytes // height)
+    return checkpoint.read(name).reshape(height, header.nbytes // height)[rows]
+
+
 def _six_bits(data: Bytes) -> Bytes:
     """Four codes of 6 bits out of every three bytes, low bits first. [rows, 3 n] → [rows, 4 n]."""
     word = data.reshape(data.shape[0], -1, 3).astype(np.uint32)
@@ -95,20 +107,25 @@ def _six_bits(data: Bytes) -> Bytes:
 def _scales(checkpoint: Checkpoint, weight: StoredWeight, rows: slice) -> Float32:
     """The scales of some rows, [tile rows, tile columns]; as they multiply codes."""
     name = f"{weight.module}.weight_scale"
-    header = checkpoint.tensors[name]
     if weight.attributes["strategy"] == "tensor":
         return checkpoint.float32(name).reshape(1, 1)
-    high, across = _tile(weight)[0], header.shape[1]
-    begin, end = rows.start // high, math.ceil(rows.stop / high)
+    high = _tile(weight)[0]
+    chosen = slice(rows.start // high, math.ceil(rows.stop / high))
     if weight.attributes["format"] in (MXFP4, MXFP6, MXFP8):
-        exponents = checkpoint.part(name, begin, end).view(np.uint8).reshape(end - begin, across)
-        return _powers()[exponents]
-    found = checkpoint.float32(name, begin * across, end * across).reshape(end - begin, across)
+        return _powers()[_rows(checkpoint, weight, name, chosen)]
+    found = _numbers(checkpoint, weight, name, chosen)
     if weight.attributes["format"] != NVFP4:
         return found
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # hostile scales are counted and reported
         divided: Float32 = found / checkpoint.float32(f"{weight.module}.weight_global_scale")
     return divided
+
+
+def _numbers(checkpoint: Checkpoint, weight: StoredWeight, name: str, rows: slice) -> Float32:
+    """Some rows of a tensor as float32, by the shape that the layout gives it."""
+    shape = next(part.shape for part in weight.expected if part.name == name) or ()
+    width = math.prod(shape[1:])
+    return checkpoint.float32(name, rows.start * width, rows.stop * width).reshape(rows.stop - rows.start, width)
 
 
 @cache
@@ -119,21 +136,23 @@ def _powers() -> Float32:
     return powers.astype(np.float32)
 
 
-def _zeros(checkpoint: Checkpoint, weight: StoredWeight, rows: slice, shape: tuple[int, ...]) -> Float32 | None:
+def _zeros(checkpoint: Checkpoint, weight: StoredWeight, rows: slice) -> Float32 | None:
     """Zero points on the scale of the levels, [tile rows, tile columns]; None where there are none."""
     name = f"{weight.module}.weight_zero_point"
     header = checkpoint.tensors.get(name)
     if weight.attributes["symmetric"] or header is None:
         return None
     if header.dtype != "I32":
+        if weight.attributes["strategy"] == "tensor":
+            return checkpoint.float32(name).reshape(1, 1)
         high = _tile(weight)[0]
-        begin, end = rows.start // high, math.ceil(rows.stop / high)
-        return checkpoint.float32(name, begin * shape[1], end * shape[1]).reshape(shape)
+        return _numbers(checkpoint, weight, name, slice(rows.start // high, math.ceil(rows.stop / high)))
     bits = int(str(weight.attributes["bits"]))
     first = rows.start // WORD * WORD  # 32 rows fill whole words, whatever the width
     last = min(math.ceil(rows.stop / WORD) * WORD, weight.grid[0])
-    words = checkpoint.part(name, first * bits // WORD, math.ceil(last * bits / WORD)).view("<u4")
-    codes = unpack_words(words.reshape(-1, shape[1]), bits, last - first)[rows.start - first : rows.stop - first]
+    chosen = slice(first * bits // WORD, math.ceil(last * bits / WORD))
+    words = np.ascontiguousarray(_rows(checkpoint, weight, name, chosen)).view("<u4")
+    codes = unpack_words(words, bits, last - first)[rows.start - first : rows.stop - first]
     return codes.astype(np.float32) - np.float32(1 << (bits - 1))
 
 

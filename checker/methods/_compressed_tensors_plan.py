@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from checker.domain import Json
-from checker.methods._compressed_tensors_match import Names, by_precision, class_matches, is_class
+from checker.methods._compressed_tensors_match import Names, Targets, is_class
 from checker.methods._compressed_tensors_scheme import DENSE, FORMATS, Scheme, scheme_of
 from checker.registry import Intent, Planner
+
+ROLES = ("linear", "expert", "vision", "head", "embedding")  # what can be quantized
+MOST_LISTED = 64  # a tool that expands its list into thousands of names has seen each of them
 
 
 def groups_of(config: Mapping[str, Json]) -> Mapping[str, Any]:
@@ -21,6 +24,7 @@ def groups_of(config: Mapping[str, Json]) -> Mapping[str, Any]:
 
 
 def texts(value: Any) -> list[str]:
+    """The texts of a list; nothing of anything else."""
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
@@ -30,7 +34,7 @@ class Plan:
     def __init__(self, config: Mapping[str, Json]) -> None:
         """Read the groups; what is wrong in them is for ``contradictions``."""
         self.ignore = Names(texts(config.get("ignore")))
-        self.targets: dict[str, str] = {}
+        targets: dict[str, str] = {}
         self.schemes: dict[str, Scheme | None] = {}
         self.quantized: set[str] = set()  # groups that quantize weights
         default = config.get("format")
@@ -39,14 +43,14 @@ class Plan:
             self.schemes[name] = scheme_of(group, default if isinstance(default, str) and default in FORMATS else "")
             if isinstance(group, list) or (isinstance(group, Mapping) and group.get("weights") is not None):
                 self.quantized.add(name)
-                self.targets |= dict.fromkeys(texts(listed), name)
+                targets |= dict.fromkeys(texts(listed), name)
+        self.targets = Targets(targets)
         cache = config.get("kv_cache_scheme")
         self.kv_cache = isinstance(cache, Mapping) and cache.get("dynamic") in (False, None)
 
     def group(self, names: tuple[str, ...], role: str) -> str | None:
         """The group whose target means the module."""
-        target = by_precision(self.targets, names, role)
-        return None if target is None else self.targets[target]
+        return self.targets.meaning(names, role)
 
     def scheme(self, names: tuple[str, ...], role: str) -> Scheme | None:
         """The scheme of a module that is not ignored."""
@@ -71,16 +75,15 @@ class Plan:
         entry = self.ignore.matching(names, role) or self.ignore.ending(names[0])
         if entry is not None:
             return Intent(quantized=False, reason=f"{entry!r} of ignore keeps it", attributes=attributes)
-        group = self.group(names, role)
-        if group is None:
-            unknown = any(is_class(target) and class_matches(target, role) is None for target in self.targets)
-            if unknown:  # a class that names do not tell
+        if role not in ROLES:
+            return Intent(attributes=attributes)
+        if self.group(names, role) is None:
+            if self.targets.unclear(role):
                 return Intent(open=True, attributes=attributes)
             return Intent(quantized=False, reason="no target of config_groups names it", attributes=attributes)
         if scheme is not None and scheme.format == DENSE and not self.all_dense:
             return Intent(quantized=False, reason="the format of its group is dense", attributes={})
-        linear = role in ("linear", "expert", "vision", "head", "embedding")
-        return Intent(quantized=True if linear else None, attributes=attributes)
+        return Intent(quantized=True, attributes=attributes)
 
 
 def planner(config: Mapping[str, Json]) -> Planner:
@@ -99,5 +102,5 @@ def stored_dense(config: Mapping[str, Json]) -> str:
 
 
 def listed(config: Mapping[str, Json]) -> tuple[str, ...]:
-    """The entries of ``ignore`` that name modules; classes are left out, which no name could match."""
-    return tuple(entry for entry in texts(config.get("ignore")) if not is_class(entry))
+    """The entries of ``ignore`` that name modules, a few; classes are left out, which no name could match."""
+    return tuple(entry for entry in texts(config.get("ignore")) if not is_class(entry))[:MOST_LISTED]

@@ -24,6 +24,7 @@ LARGEST_GROUP = 1 << 20
 
 
 def anything(value: Json) -> str | None:
+    """Any value: the key says nothing that could be checked here."""
     del value
     return None
 
@@ -142,6 +143,7 @@ def _calibrated(side: str, arguments: Any) -> tuple[str, ...]:
 
 
 def unknown_keys(place: str, given: Mapping[str, Any], known: Any) -> Iterator[tuple[str, str]]:
+    """Keys that the library refuses, with the nearest that it knows."""
     for key in given:
         if key not in known:
             shown = key[:60] if key.isprintable() else ascii(key)[:60]

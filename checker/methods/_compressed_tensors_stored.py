@@ -43,6 +43,7 @@ class Reader:
         self.inventory = inventory
         self.plan = Plan(inventory.config) if inventory.config is not None else None
         self._suffixes = frozenset(inventory.suffixes)
+        self._calibrated = tuple(part for part in _CALIBRATED if part in self._suffixes)
         self._rotated = bool(_transforms(inventory.config))
 
     def read(self, module: str) -> StoredWeight:
@@ -70,6 +71,8 @@ class Reader:
         header = self.inventory.tensors.get(packed.name)
         if header is not None and stored == PACKED and header.dtype == packed.dtype and header.shape != packed.shape:
             flaws.append(_misfit(module, shape, header))
+        if not all(shape):
+            flaws.append(Flaw(where=packed.name, message=f"{packed.name} holds no matrix", hint=REPAIR))
         block = attributes.get("block_structure")
         return StoredWeight(
             module=module,
@@ -185,8 +188,8 @@ class Reader:
     def _extras(self, module: str, scheme: Scheme | None) -> list[Json]:
         """What calibration stored beside the weight: scales of activations, and of the key and value cache."""
         wanted = {f"{module}.{part}": part for part in (*scheme.inputs, *scheme.outputs)} if scheme is not None else {}
-        for part in _CALIBRATED:
-            if part in self._suffixes and f"{module}.{part}" in self.inventory.tensors:
+        for part in self._calibrated:
+            if f"{module}.{part}" in self.inventory.tensors:
                 wanted[f"{module}.{part}"] = part
         parent, _, last = module.rpartition(".")
         if last in ("k_proj", "v_proj", "q_proj"):

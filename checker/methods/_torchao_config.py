@@ -1,9 +1,9 @@
 """What a torchao configuration in ``config.json`` says: keys, and the layout that it asks for of each module.
 
-``quant_type`` is ``{"default": <configuration>}``; a configuration is ``{"_type": class, "_version": n, "_data": fields}``
-(``config_to_dict`` in torchao/core/config.py). ``FqnToConfig`` (``ModuleFqnToConfig`` before 0.15) names one for each
-module or parameter: exact parameter name, exact module name, the first ``re:`` expression that matches all of either,
-``_default`` for the linear layers left over; null keeps a module dense (torchao/quantization/quant_api.py).
+``quant_type`` is ``{"default": <configuration>}``; a configuration is ``{"_type": class, "_version": n, "_data":
+fields}`` (``config_to_dict`` in torchao/core/config.py). ``FqnToConfig`` (``ModuleFqnToConfig`` before 0.15) names one
+for each module or parameter: exact parameter name, exact module name, the first ``re:`` expression that matches all of
+either, ``_default`` for the linear layers left over; null keeps a module dense (torchao/quantization/quant_api.py).
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from collections.abc import Iterator, Mapping
 
 from checker.architecture import skip_matches
 from checker.domain import Json
-from checker.registry import LINEAR_ROLES, Domain, Intent, Planner, boolean, names_or_none, one_of
+from checker.registry import LINEAR_ROLES, Domain, Intent, Planner, Unfit, boolean, names_or_none, one_of
 
 FLOAT8 = {"float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2"}
+FLOAT8_TILE = 16
+LARGEST_SIZE = 1 << 31
 LONGEST_EXPRESSION = 500
 LONGEST_NAME = 250
 MOST_QUANTIFIERS = 3  # with more of them, or with groups repeated, an expression can search for hours
@@ -81,7 +83,13 @@ def attributes_of(configuration: Mapping[str, Json]) -> dict[str, Json]:
     """What one configuration declares of the weights it makes; only what is certain."""
     data = configuration.get("_data", {})
     read = _READERS.get(str(configuration.get("_type")))
-    return {key: value for key, value in read(data).items() if value is not None} if read else {}
+    return {key: value for key, value in read(data).items() if _is_sound(key, value)} if read else {}
+
+
+def _is_sound(key: str, value: Json) -> bool:
+    """Whether a value may stand for itself in predictions; the config is a file's word."""
+    number = isinstance(value, int) and not isinstance(value, bool) and 0 < value < LARGEST_SIZE
+    return number if key in ("bits", "group_size") else isinstance(value, str | bool)
 
 
 def _int8(data: Mapping[str, Json]) -> dict[str, Json]:
@@ -173,11 +181,28 @@ def declared(config: Mapping[str, Json]) -> dict[str, Json]:
     return {} if default.get("_type") in _MIXED else attributes_of(default)
 
 
-def divisor(config: Mapping[str, Json]) -> int:
-    """What the inputs of a layer must be divisible by; int4 leaves other layers dense without a word."""
+def unfit(config: Mapping[str, Json]) -> Unfit:
+    """Shapes that torchao passes over without a word: int4 needs whole groups, float8 matrix products 16 by 16."""
     default = default_of(config)
-    size = attributes_of(default).get("group_size") if default.get("_type") == "Int4WeightOnlyConfig" else None
-    return size if isinstance(size, int) and size > 0 else 1
+    mixed = default.get("_type") in _MIXED
+    used = [item for item in _entries(default).values() if item is not None] if mixed else [default]
+    groups = [item["_data"].get("group_size") for item in used if item.get("_type") == "Int4WeightOnlyConfig"]
+    sizes = [size for size in groups if isinstance(size, int) and size > 0]
+    tiled = any(item.get("_type") == "Float8DynamicActivationFloat8WeightConfig" for item in used)
+
+    def reason(shape: tuple[int, ...]) -> str:
+        if any(shape[-1] % size for size in sizes):
+            return f"its {shape[-1]} inputs are no multiple of the group size"
+        if tiled and any(size % FLOAT8_TILE for size in shape[-2:]):
+            return "float8 matrix products need multiples of 16"
+        return ""
+
+    return reason
+
+
+def entry_matches(entry: str, name: str) -> bool:
+    """Either name is meant: transformers 5 compares with ``<module>.weight``, older versions with the module."""
+    return skip_matches(entry, name) or skip_matches(entry, f"{name}.weight")
 
 
 def planner(config: Mapping[str, Json]) -> Planner:
@@ -188,7 +213,7 @@ def planner(config: Mapping[str, Json]) -> Planner:
     skipped = [str(entry) for entry in listed] if isinstance(listed, list) else []
 
     def plan(names: tuple[str, ...], role: str) -> Intent:
-        entry = next((entry for entry in skipped if _skips(entry, names)), None)
+        entry = next((entry for entry in skipped if any(entry_matches(entry, name) for name in names)), None)
         if entry is not None and not (embeddings and role in ("head", "embedding")):
             return Intent(quantized=False, reason=f"{entry!r} of modules_to_not_convert keeps it")
         if entries is not None:
@@ -198,11 +223,6 @@ def planner(config: Mapping[str, Json]) -> Planner:
         return Intent()
 
     return plan
-
-
-def _skips(entry: str, names: tuple[str, ...]) -> bool:
-    """transformers 5 compares an entry with ``<module>.weight``, and older versions with the module: either is meant."""
-    return any(skip_matches(entry, name) or skip_matches(entry, f"{name}.weight") for name in names)
 
 
 def _of_entries(entries: Mapping[str, Json], names: tuple[str, ...], role: str, *, kept: bool) -> Intent:

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from checker.checkpoint import Checkpoint
-from checker.code_books import code_book, nibbles, whole_bytes
+from checker.code_books import code_book, integer_book, nibbles, whole_bytes
 from checker.coded import Bytes, CodeBook, CodedWeight, Float32, Place, Scaling, Window, tiled
 from checker.facts import StoredWeight
+from checker.methods._float_books import LARGEST_E4M3, e2m1_book, e4m3_book, nan_codes
 from checker.methods._torchao_layout import FOUR_BITS, INNER, TILE_IN, TILE_OUT
 
-E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 _TILE_SHIFTS = (0, 16, 4, 20, 8, 24, 12, 28)  # of inputs 0, 1, 8, 9, 16, 17, 24, 25 in an int32 of tinygemm
 
 
@@ -42,11 +42,13 @@ def _plain(checkpoint: Checkpoint, weight: StoredWeight, prefix: str, place: Pla
         zeros = zeros if np.any(zeros) else None
     bits = int(weight.attributes["bits"])
     if weight.attributes["tensor_class"] == "Float8Tensor":
-        book = float8_book(str(weight.attributes["quant_type"]), 1.0)
+        book = _e5m2() if weight.attributes["quant_type"] == "float8_e5m2" else e4m3_book(LARGEST_E4M3)
     else:
         book = _integers(bits, coarse=checkpoint.tensors[f"{prefix}scale"].dtype == "BF16")
-    pieces = tiled(codes, Scaling(scales=scales, zeros=zeros), tile, book, place)
-    flaw = _outside(codes, bits)
+    zero = int(np.count_nonzero(scales == 0)) if zeros is not None else 0  # the library keeps scales away from 0
+    scaling = Scaling(scales=scales, zeros=zeros, flaw=f"{zero} of {scales.size} scales are zero" if zero else "")
+    pieces = tiled(codes, scaling, tile, book, place)
+    flaw = nan_codes(codes) if book is e4m3_book(LARGEST_E4M3) else _outside(codes, bits)
     return tuple(replace(piece, code_book_flaw=flaw) for piece in pieces) if flaw else pieces
 
 
@@ -80,7 +82,7 @@ def _int4_words(checkpoint: Checkpoint, weight: StoredWeight, prefix: str, place
 
 
 def _int4_tiled(checkpoint: Checkpoint, weight: StoredWeight, prefix: str, place: Place) -> tuple[CodedWeight, ...]:
-    """tinygemm's tiles; scale and zero point side by side: value = (code − 8) · scale + zero."""
+    """The tiles of tinygemm; scale and zero point side by side: value = (code − 8) · scale + zero."""
     shape = weight.shape or (0, 0)
     high = math.ceil(shape[-2] / TILE_OUT) * TILE_OUT
     group = int(weight.attributes["block_size"][-1])
@@ -117,7 +119,7 @@ def untile(words: npt.NDArray[np.uint32]) -> Bytes:
 def _microscaled(checkpoint: Checkpoint, weight: StoredWeight, prefix: str, place: Place) -> tuple[CodedWeight, ...]:
     """E4M3 or E2M1 codes (low nibble first) with a power of two, or an E4M3 scale times the tensor's own, a group."""
     codes = _rows(checkpoint, weight.weight, place.rows).view(np.uint8)
-    group = int((weight.attributes["block_size"] or [16])[-1])
+    group = int(weight.attributes["block_size"][-1])
     rows, groups = weight.grid[0], weight.grid[1] // group
     scales = checkpoint.float32(f"{prefix}scale")
     if weight.attributes["swizzled"]:
@@ -128,10 +130,11 @@ def _microscaled(checkpoint: Checkpoint, weight: StoredWeight, prefix: str, plac
     if nvfp4 and f"{prefix}per_tensor_scale" in checkpoint.tensors:
         scales = scales * checkpoint.float32(f"{prefix}per_tensor_scale")[0]
     if weight.attributes["bits"] == FOUR_BITS:
-        book = _float4(6.0 if nvfp4 else 3.0)
+        book, flaw = e2m1_book(6.0 if nvfp4 else 3.0), ""
     else:  # the scale is rounded up to a power of two: the largest code is above half of 448
-        book = float8_book("float8_e4m3fn", 0.5)
-    return tiled(codes, Scaling(scales=scales), (1, group), book, place)
+        book, flaw = e4m3_book(LARGEST_E4M3 / 2), nan_codes(codes)
+    pieces = tiled(codes, Scaling(scales=scales), (1, group), book, place)
+    return tuple(replace(piece, code_book_flaw=flaw) for piece in pieces)
 
 
 def unswizzle(scales: Float32, count: int, rows: int, groups: int) -> Float32:
@@ -174,9 +177,9 @@ def _turned(checkpoint: Checkpoint, name: str, rows: slice) -> Float32:
 def _integers(bits: int, *, coarse: bool) -> CodeBook:
     """Whole numbers in two's complement, a byte each. Extreme: the largest magnitudes, both ends alike.
 
-    ``coarse``: torchao multiplied by the reciprocal of the scale in bfloat16 (``_quantize_affine_no_dtype_cast``), whose
-    8 bits of mantissa round w / s before it is rounded to a code: to steps of u = 2^(⌊log2 q⌋ − 7), which adds u² / 4 on
-    average, as in compressed-tensors; the reciprocal's own rounding, up to 2^-9 of q, adds q² · 2^-18 / 6.
+    ``coarse``: torchao multiplied by the reciprocal of the scale in bfloat16 (``_quantize_affine_no_dtype_cast``),
+    whose 8 bits round w / s before it is rounded to a code: to steps of u = 2^(⌊log2 q⌋ − 7), which adds u² / 4 on
+    average, as in compressed-tensors; the rounding of the reciprocal, up to 2^-9 of q, adds q² · 2^-18 / 6.
     """
     levels = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
     magnitude = np.maximum(np.abs(levels), 1)
@@ -193,9 +196,7 @@ def _integers(bits: int, *, coarse: bool) -> CodeBook:
 
 @cache
 def _nibble_integers() -> CodeBook:
-    levels = np.where(np.arange(16) < 8, np.arange(16), np.arange(16) - 16).astype(np.float32)
-    variance = np.full(16, 1 / 12, np.float32)
-    return code_book(levels, nibbles(high_first=False), bits=4, variance=variance, extreme=np.abs(levels) >= 7)
+    return integer_book(4, signed=True, packed="low", limit=7)
 
 
 @cache
@@ -206,19 +207,13 @@ def _tile_integers() -> CodeBook:
 
 
 @cache
-def float8_book(quant_type: str, share: float) -> CodeBook:
-    """All 256 values of an 8-bit float; extreme from ``share`` of the largest on."""
+def _e5m2() -> CodeBook:
+    """All 256 values of E5M2, which has infinities and NaNs."""
     import ml_dtypes
 
-    levels = np.arange(256, dtype=np.uint8).view(np.dtype(getattr(ml_dtypes, quant_type))).astype(np.float32)
-    finite = np.where(np.isfinite(levels), np.abs(levels), 0)
-    return code_book(levels, whole_bytes(8), bits=8, extreme=finite >= share * finite.max())
-
-
-@cache
-def _float4(extreme: float) -> CodeBook:
-    levels = np.array([*E2M1, *(-value for value in E2M1)], np.float32)
-    return code_book(levels, nibbles(high_first=False), bits=4, extreme=np.abs(levels) >= extreme)
+    levels = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e5m2).astype(np.float32)
+    magnitude = np.where(np.isfinite(levels), np.abs(levels), 0)
+    return code_book(levels, whole_bytes(8), bits=8, extreme=magnitude == magnitude.max())
 
 
 _DECODERS = {

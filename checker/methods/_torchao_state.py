@@ -1,8 +1,8 @@
 """torchao's tensor subclasses in a safetensors file: which tensors belong together, and what shapes they must have.
 
-A parameter ``x.y.weight`` is stored as ``x.y._weight_qdata``, ``x.y._weight_scale``, …; its class, block size and list of
-tensors stand as JSON in the header's ``__metadata__`` under the parameter's name in the model, which is not always that
-in the file (torchao/prototype/safetensors/safetensors_support.py). Everything of it is checked before it is used.
+A parameter ``x.y.weight`` is stored as ``x.y._weight_qdata``, ``x.y._weight_scale``, …; its class, block size and list
+of tensors stand as JSON in the header's ``__metadata__`` under the parameter's name in the model, which is not always
+that in the file (torchao/prototype/safetensors/safetensors_support.py). Everything of it is checked before it is used.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ FLOATS = ("F32", "BF16", "F16")
 LARGEST_ENTRY = 1 << 16  # characters of JSON; real ones have a few hundred
 LARGEST_DIMENSION = 1 << 31
 MOST_DIMENSIONS = 3
+MOST_EXPERTS = 4096
 _PART = re.compile(rf"_(.+?)_({'|'.join(PARTS)})")
 
 
@@ -82,7 +83,7 @@ class _Packed:
             self._fault(f"the __metadata__ of {self.name} is no JSON object with _type and _data")
             return {}
         kind = entry.get("_type")
-        if kind not in LAYOUTS:
+        if not isinstance(kind, str) or kind not in LAYOUTS:
             self._fault(f"the __metadata__ of {self.name} says _type {str(kind)[:60]!r}", expected=", ".join(LAYOUTS))
         return entry
 
@@ -93,7 +94,9 @@ class _Packed:
     def _block(self) -> tuple[int, ...] | None:
         """The block size of the metadata; None where it does not say, or says nonsense (then a flaw)."""
         value = self.entry.get("_data", {}).get("block_size")
-        if value is None:
+        if not value and value != 0 and self.kind == "Float8Tensor":
+            return self._float8_block()
+        if value is None and not self.entry:  # reported already
             return None
         if isinstance(value, int) and not isinstance(value, bool):
             value = [value]
@@ -102,6 +105,14 @@ class _Packed:
             return tuple(value)
         self._fault(f"block_size in the __metadata__ of {self.name} is {str(value)[:60]}", expected="positive integers")
         return None
+
+    def _float8_block(self) -> tuple[int, ...] | None:
+        """Without a word of it, rows or the whole tensor: as many scales as there are."""
+        qdata, scale = self.stored.get("qdata"), self.stored.get("scale")
+        if qdata is None or not 1 <= len(qdata.shape) <= MOST_DIMENSIONS or not all(qdata.shape):
+            return None
+        whole = scale is not None and scale.numel == 1
+        return qdata.shape if whole else (*(1 for _ in qdata.shape[:-1]), qdata.shape[-1])
 
     def weight(self, usual: Mapping[tuple[str, str], str]) -> StoredWeight:
         """What is stored, with the tensors that its class and block size ask for."""
@@ -119,6 +130,7 @@ class _Packed:
             expected=expected,
             flaws=tuple(self.flaws),
             dense=self.name,
+            dense_parts=_expert_parts(self.name, shape),
             grain=_grain(self.kind, self.block),
             incomparable="its layout for Intel GPUs is known from documentation only"
             if self.kind == "Int4PlainInt32Tensor"
@@ -165,6 +177,15 @@ class _Packed:
         if scale is not None and scale.numel == 1 and len(scale.shape) < MOST_DIMENSIONS:
             attributes["scalar_shape"] = list(scale.shape)  # [1, 1], [1] or []: versions differ
         return attributes
+
+
+def _expert_parts(name: str, shape: tuple[int, ...] | None) -> tuple[str, ...]:
+    """The single experts' weights that one fused parameter joins, expert by expert, gate before up."""
+    prefix, _, last = name.rpartition(".")
+    if shape is None or len(shape) != MOST_DIMENSIONS or not prefix.endswith("experts") or shape[0] > MOST_EXPERTS:
+        return ()
+    parts = ("gate_proj", "up_proj") if last == "gate_up_proj" else (last,)
+    return tuple(f"{prefix}.{expert}.{part}.weight" for expert in range(shape[0]) for part in parts)
 
 
 def _is_dimension(value: Json) -> bool:

@@ -2,9 +2,10 @@
 
 Stored per layer (transformers/integrations/bitnet.py): ``weight`` U8 [out / 4, in], four codes to a byte, the first
 quarter of the rows in the lowest two bits, code = value + 1; ``weight_scale`` [1] in the model's dtype. With
-``linear_class: autobitlinear`` the scale is mean|W| and multiplies; with ``bitlinear``, the default, it is 1 / mean|W| and
-divides. The file is the same: a wrong ``linear_class`` shows only against the baseline. ``quantization_mode: online``
-stores dense weights, which are made ternary in each forward. ``use_rms_norm`` adds ``rms_norm.weight`` [in] to a layer.
+``linear_class: autobitlinear`` the scale is mean|W| and multiplies; with ``bitlinear``, the default, it is 1 / mean|W|
+and divides. The file is the same: a wrong ``linear_class`` shows only against the baseline. ``quantization_mode:
+online`` stores dense weights, which are made ternary in each forward. ``use_rms_norm`` adds ``rms_norm.weight`` [in] to
+a layer.
 
 What rounding to −1, 0, 1 costs depends on the weights: beyond ±1.5 scales nothing bounds the error. It is predicted for
 normally distributed weights, 0.0816 scale² a zero and 0.564 scale² another code; R is then 0.4 for uniform and 1.9 for
@@ -22,7 +23,7 @@ from checker.checkpoint import Checkpoint, TensorHeader
 from checker.domain import Json, Limit
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.inventory import Inventory
-from checker.registry import Domain, Method, boolean, names_or_none, number, one_of, register_method
+from checker.registry import Domain, Intent, Method, Planner, boolean, names_or_none, number, one_of, register_method
 
 if TYPE_CHECKING:
     from checker.coded import CodeBook, CodedWeight, Window
@@ -47,8 +48,15 @@ def _declares(config: Mapping[str, Json]) -> bool:
 
 
 def _declared(config: Mapping[str, Json]) -> dict[str, Json]:
-    del config  # nothing of it changes the layout
+    del config  # of it only the optional norm changes what is stored
     return {"bits": 2, "quant_type": "ternary"}
+
+
+def _planner(config: Mapping[str, Json]) -> Planner:
+    """Online quantization leaves everything dense; else the general rules hold."""
+    reason = _stored_dense(config)
+    intent = Intent(quantized=False, reason=reason) if reason else Intent()
+    return lambda names, role: intent  # noqa: ARG005 - the same for every module
 
 
 def _skips(config: Mapping[str, Json]) -> tuple[str, ...] | None:
@@ -67,7 +75,9 @@ def _stored_dense(config: Mapping[str, Json]) -> str:
 def _contradictions(config: Mapping[str, Json]) -> list[tuple[str, str]]:
     """``BitLinear`` knows packed weights only."""
     if config.get("quantization_mode") == "online" and config.get("linear_class", "bitlinear") == "bitlinear":
-        return [("quantization_mode", "quantization_mode online needs linear_class autobitlinear; bitlinear ignores it")]
+        return [
+            ("quantization_mode", "quantization_mode online needs linear_class autobitlinear; bitlinear ignores it")
+        ]
     return []
 
 
@@ -108,7 +118,14 @@ def _read_weight(inventory: Inventory, module: str, usual: str) -> StoredWeight:
     header = inventory.tensors[f"{module}.weight"]
     shape = (PER_BYTE * header.shape[0], header.shape[1])
     divides = (inventory.config or {}).get("linear_class", "bitlinear") == "bitlinear"
-    attributes = {"bits": 2, "quant_type": "ternary", "scale_dtype": usual, "scale_divides": divides}
+    norm = (inventory.config or {}).get("use_rms_norm") is True
+    attributes = {
+        "bits": 2,
+        "quant_type": "ternary",
+        "scale_dtype": usual,
+        "scale_divides": divides,
+        "use_rms_norm": norm,
+    }
     return StoredWeight(
         module=module,
         weight=f"{module}.weight",
@@ -132,11 +149,16 @@ def _flaws(inventory: Inventory, module: str) -> list[Flaw]:
 def _layout(weight: str, shape: tuple[int, ...], attributes: Mapping[str, Any]) -> tuple[ExpectedTensor, ...]:
     dtype = str(attributes.get("scale_dtype", "BF16"))
     module = weight.removesuffix(".weight")
+    width = FLOATS.get(dtype, 2)
     packed = (math.ceil(shape[0] / PER_BYTE), *shape[1:])
-    return (
+    expected = [
         ExpectedTensor(name=weight, dtype="U8", shape=packed, nbytes=math.prod(packed), companion=False),
-        ExpectedTensor(name=f"{module}.weight_scale", dtype=dtype, shape=(1,), nbytes=FLOATS.get(dtype, 2)),
-    )
+        ExpectedTensor(name=f"{module}.weight_scale", dtype=dtype, shape=(1,), nbytes=width),
+    ]
+    if attributes.get("use_rms_norm"):
+        name = f"{module}.rms_norm.weight"
+        expected.append(ExpectedTensor(name=name, dtype=dtype, shape=shape[-1:], nbytes=width * shape[-1]))
+    return tuple(expected)
 
 
 def _decode(checkpoint: Checkpoint, weight: StoredWeight, window: Window | None) -> tuple[CodedWeight, ...]:
@@ -145,11 +167,12 @@ def _decode(checkpoint: Checkpoint, weight: StoredWeight, window: Window | None)
     import numpy as np
 
     from checker.coded import Place, Scaling, tiled
-    from checker.methods._byte_planes import read_planes
+    from checker.methods._byte_planes import Planes, read_planes
 
     place = Place.of(weight.grid, window)
     rows, columns = checkpoint.tensors[weight.weight].shape
-    codes = read_planes(checkpoint, weight.weight, (rows, columns), "u1", (0, 2, 4, 6), 2, place.rows)
+    packed = Planes(step=rows, columns=columns, bits=2, shifts=(0, 2, 4, 6))
+    codes = read_planes(checkpoint, weight.weight, packed, place.rows)
     scale = checkpoint.float32(f"{weight.module}.weight_scale").reshape(1, 1)
     if weight.attributes["scale_divides"]:
         with np.errstate(divide="ignore"):
@@ -183,6 +206,7 @@ register_method(
         recognise=_recognise,
         layout=_layout,
         skips=_skips,
+        planner=_planner,
         contradictions=_contradictions,
         stored_dense=_stored_dense,
         decode=_decode,

@@ -1,7 +1,7 @@
 """EETQ: int8 weights with one scale an output, permuted for the kernel that multiplies them with float16 activations.
 
 Stored per layer (transformers/integrations/eetq.py): ``weight`` I8 [in, out] and ``weight_scales`` F16 [out]. The bytes
-are not in the order that the shape suggests. ``quant_weights`` (EETQ, from FasterTransformer's cutlass_preprocessors.cc;
+are not in the order that the shape suggests. ``quant_weights`` (EETQ, FasterTransformer's cutlass_preprocessors.cc;
 PyTorch has the same in torch/quantization/_quantized_conversions.py) takes the codes q [in, out], q = W / scale with
 scale = max|W| of an output / 128, and
 
@@ -78,7 +78,9 @@ def _read_weight(inventory: Inventory, module: str) -> StoredWeight:
     shape = header.shape[::-1] if header is not None and good else None
     flaws = []
     if shape is not None and (shape[0] % TILE or shape[1] % TILE):
-        message = f"{module}.weight has {shape[1]} inputs and {shape[0]} outputs; the permutation works on multiples of 64"
+        message = (
+            f"{module}.weight has {shape[1]} inputs and {shape[0]} outputs; the permutation works on multiples of 64"
+        )
         hint = "EETQ cannot have written this; keep the layer dense"
         flaws.append(Flaw(where=f"{module}.weight", message=message, expected="multiples of 64", hint=hint))
     return StoredWeight(

@@ -1,17 +1,17 @@
 """torchao: int8, float8, int4, 1- to 8-bit integers and microscaling formats, as tensor subclasses in safetensors.
 
-Stored per parameter ``x.weight``, torchao/prototype/safetensors (0.18): ``x._weight_qdata``, ``x._weight_scale`` and, by
-class, ``x._weight_zero_point``, ``x._weight_scale_and_zero``, ``x._weight_per_tensor_scale``; and in the header's
+Stored per parameter ``x.weight``, torchao/prototype/safetensors (0.18): ``x._weight_qdata``, ``x._weight_scale`` and,
+by class, ``x._weight_zero_point``, ``x._weight_scale_and_zero``, ``x._weight_per_tensor_scale``; and in the header's
 ``__metadata__`` under the parameter's name a JSON object with ``_type``, ``_data`` (block size, dtype, …) and
 ``_tensor_data_names``. Decoded, with g the block of a value:
 
-- Int8Tensor, IntxUnpackedToInt8Tensor, Float8Tensor: (code − zero_point[g]) · scale[g]; one code a byte, rows, groups or
-  the whole tensor a scale.
+- Int8Tensor, IntxUnpackedToInt8Tensor, Float8Tensor: (code − zero_point[g]) · scale[g]; one code a byte, rows, groups
+  or the whole tensor a scale.
 - Int4Tensor: code · scale[g] + zero_point[g]; two's complement, low nibble first, scales [in / group, out] (mslk).
 - Int4TilePackedTo4dTensor: (code − 8) · scale[g] + zero[g]; tiles of 8 × 128 for tensor cores (tinygemm), inputs padded
   to 1024.
-- MXTensor: E4M3 or E2M1 code · 2^(scale − 127); NVFP4Tensor: E2M1 code · scale[g] · per_tensor_scale; scales in tiles of
-  128 × 4. Int4PlainInt32Tensor (Intel GPUs): known from its source only.
+- MXTensor: E4M3 or E2M1 code · 2^(scale − 127); NVFP4Tensor: E2M1 code · scale[g] · per_tensor_scale; scales in tiles
+  of 128 × 4. Int4PlainInt32Tensor (Intel GPUs): known from its source only.
 
 Since transformers 5 ``modules_to_not_convert`` is compared with ``<module>.weight``, so that ``o_proj`` keeps nothing
 dense. Int4 leaves layers whose inputs are no multiple of the group dense, without a word. A plain configuration reaches
@@ -62,6 +62,8 @@ register_method(
         layout=layout,
         skips=_skips,
         planner=config_of.planner,
+        unfit=config_of.unfit,
+        entry_matches=config_of.entry_matches,
         contradictions=config_of.contradictions,
         decode=_decode,
         config_class="transformers.TorchAoConfig",

@@ -50,7 +50,8 @@ def gather_architecture(
         NotApplicable: the weights are quantized by a method that is not known, or have llama.cpp's names.
         Unavailable: the config describes no model that transformers can build.
     """
-    if artifact.quantization_config is not None and artifact.declared_method is None:
+    declared = method is not None and method.id == artifact.declared_method
+    if artifact.quantization_config is not None and not declared:
         raise NotApplicable("the dense shapes of an unknown method's weights are not known")
     if artifact.stored_method == "gguf":
         raise NotApplicable("a GGUF file names its tensors as llama.cpp does")
@@ -95,7 +96,7 @@ def compare(artifact: ArtifactFacts, model: Any) -> ArchitectureFacts:
 
 def _dense_tensors(artifact: ArtifactFacts) -> dict[str, _Tensor]:
     """Every tensor of the file by the name it has when dense; the parts of quantized weights count as one."""
-    parts = {part.name for weight in artifact.weights for part in weight.expected}
+    parts = {part.name for weight in artifact.weights for part in weight.expected if not part.name.endswith(".bias")}
     parts |= {weight.weight for weight in artifact.weights}
     tensors = {
         name: _Tensor(where=name, shape=fact.shape) for name, fact in artifact.tensors.items() if name not in parts

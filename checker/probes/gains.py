@@ -17,6 +17,8 @@ from checker.probes.tiles import decode_tiles, width_of
 
 STRIP_VALUES = 1 << 22  # a few arrays of 16 MB
 FEWEST = 32  # rows or columns; below, gains explain too much of the error by chance
+LEAST_ROWS = 64  # of a sample that gains are fitted to
+EQUAL = 0.02  # relative spread of gains below which they are one factor for the whole layer: no calibration does that
 ROUNDS = 6  # of alternating least squares; each halves what is left or better
 
 
@@ -28,6 +30,7 @@ class _Left:
     decoded: float = 0.0
     values: int = 0
     gains: int = 0
+    spread: float = 0.0  # of the gains, relative
 
 
 def fit_gains(fact: ErrorFact, pieces: list[CodedWeight], original: Original, predicted: float) -> ErrorFact:
@@ -40,9 +43,9 @@ def fit_gains(fact: ErrorFact, pieces: list[CodedWeight], original: Original, pr
     """
     left = _Left()
     for coded in pieces:
-        for decoded, values in _strips(coded, original):
+        for decoded, values in strips(coded, original):
             _fit(left, decoded, values, rows=width_of(coded) > coded.tile[1])
-    if left.values <= left.gains or not predicted:
+    if left.values <= left.gains or not predicted or left.spread < EQUAL:
         return fact
     ratio = left.error / predicted * left.values / (left.values - left.gains)
     if ratio >= fact.ratio:
@@ -58,7 +61,7 @@ def fit_gains(fact: ErrorFact, pieces: list[CodedWeight], original: Original, pr
     )
 
 
-def _strips(coded: CodedWeight, original: Original) -> Iterator[tuple[Float32, Float32]]:
+def strips(coded: CodedWeight, original: Original) -> Iterator[tuple[Float32, Float32]]:
     """Decoded and original values as matrices [rows, columns], some rows of tiles at a time."""
     high, wide = coded.tile
     across = math.ceil(width_of(coded) / wide)
@@ -96,6 +99,12 @@ def _fit(left: _Left, decoded: Float32, values: Float32, *, rows: bool) -> None:
     explained = float(column.astype(np.float64) @ (row @ product).astype(np.float64))
     left.error += max(total - explained, 0.0)
     left.gains += width + (height if rows else 0)
+    left.spread = max(left.spread, _spread(column), _spread(row))
+
+
+def _spread(gains: Float32) -> float:
+    positive = gains[gains > 0]
+    return float(np.std(np.log(positive))) if positive.size else 0.0
 
 
 def _gain(product: npt.NDArray[Any], square: npt.NDArray[Any]) -> Float32:

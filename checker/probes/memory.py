@@ -15,9 +15,11 @@ from checker.checkpoint import Checkpoint, TensorHeader
 from checker.domain import Json
 from checker.facts import ByteRow, ExpectedTensor, MemoryFact, ModuleFact, StoredWeight
 from checker.probes.modules import FLOATS
+from checker.probes.names import dense_names
 from checker.registry import Method
 
 ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+REMADE = ("rotary_emb.inv_freq", "rotary_emb.original_inv_freq")  # buffers that every loader makes anew
 CODES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64"}
 
 
@@ -32,7 +34,8 @@ def predict_memory(
     """Predicted against stored bytes, tensor by tensor; None when nothing is packed and there is no baseline."""
     if not checkpoint.tensors or (baseline is None and not weights):
         return None
-    if baseline is not None and baseline.tensors:
+    own_names = method is not None and method.own_names
+    if baseline is not None and baseline.tensors and not own_names:
         predicted = dict(_from_baseline(checkpoint, baseline, weights, modules, method, declared))
     else:
         predicted = dict(_from_checkpoint(checkpoint, weights))
@@ -41,6 +44,8 @@ def predict_memory(
     for name in {**checkpoint.tensors, **predicted}:
         header = checkpoint.tensors.get(name)
         stored = header.nbytes if header else None
+        if name.endswith(REMADE):
+            continue
         bytes_predicted = _bytes(predicted.get(name), stored)
         total += bytes_predicted or 0
         if bytes_predicted != stored:
@@ -50,7 +55,7 @@ def predict_memory(
         predicted_bytes=total,
         stored_bytes=checkpoint.total_bytes,
         baseline_bytes=_dense_bytes(baseline) if baseline else None,
-        source="baseline" if baseline is not None else "checkpoint",
+        source="baseline" if baseline is not None and not own_names else "checkpoint",
     )
 
 
@@ -90,12 +95,13 @@ def _from_baseline(
         wanted_bits = (facts[weight.dense].declared or declared).get("bits") if weight.dense in facts else None
         if wanted_bits is None or weight.attributes["bits"] == wanted_bits:
             attributes[weight.dense] = weight.attributes
+    any_float = method is not None and method.dense_in_any_float
     usual = declared or next(iter(attributes.values()), {})
     names = _names((*checkpoint.tensors, *dense.values()), baseline)
-    joined, inside = _joined(weights, baseline)
-    yield from ((part.name, part) for weight in joined for part in weight.expected)
+    remade, gone = _remade(weights, baseline)
+    packed = [part for weight in remade for part in weight.expected]
     for name, header in baseline.tensors.items():
-        if name in inside:
+        if name in gone:
             continue
         here = names.get(name, name)
         fact = facts.get(here)
@@ -104,22 +110,24 @@ def _from_baseline(
         wanted = fact is not None and (fact.wanted if fact.wanted is not None else fact.quantized)
         if wanted and method is not None and len(header.shape) > 1:
             settings = attributes.get(here) or {**usual, **(fact.declared if fact else {})}
-            yield from ((part.name, part) for part in method.layout(here, _as_stored(header, fact), settings))
+            packed += method.layout(here, _as_stored(header, fact), settings)
         else:
-            yield here, _dense_size(header, checkpoint, baseline)
+            yield (
+                here,
+                _dense_size(header, checkpoint, baseline, own=checkpoint.tensors.get(here) if any_float else None),
+            )
+    yield from ((part.name, part) for part in packed)  # last: a layout may say how a bias is stored
 
 
-def _joined(weights: tuple[StoredWeight, ...], baseline: Checkpoint) -> tuple[list[StoredWeight], set[str]]:
-    """Weights that the baseline keeps in several tensors (experts one by one), and the names of those tensors."""
-    joined: list[StoredWeight] = []
-    inside: set[str] = set()
+def _remade(weights: tuple[StoredWeight, ...], baseline: Checkpoint) -> tuple[list[StoredWeight], set[str]]:
+    """Weights made of several tensors of the baseline, or of a copy of one; and the tensors that are gone for it."""
+    remade: list[StoredWeight] = []
+    gone: set[str] = set()
     for weight in weights:
-        if weight.dense_parts and counterpart(weight.dense, baseline.tensors) is None:
-            names = [counterpart(name, baseline.tensors) for name in weight.dense_parts]
-            if None not in names:
-                joined.append(weight)
-                inside.update(name for name in names if name is not None)
-    return joined, inside
+        if counterpart(weight.dense, baseline.tensors) is None and (names := dense_names(weight, baseline)):
+            remade.append(weight)
+            gone.update(names if len(names) > 1 else ())
+    return remade, gone
 
 
 def _names(names: Iterable[str], baseline: Checkpoint) -> Mapping[str, str]:
@@ -134,8 +142,13 @@ def _as_stored(header: TensorHeader, fact: ModuleFact | None) -> tuple[int, ...]
     return flipped if fact is not None and fact.shape == flipped else header.shape
 
 
-def _dense_size(header: TensorHeader, checkpoint: Checkpoint, baseline: Checkpoint) -> int:
-    """A dense tensor takes the checkpoint's dtype, unless the baseline already held it in a dtype of its own."""
+def _dense_size(header: TensorHeader, checkpoint: Checkpoint, baseline: Checkpoint, *, own: TensorHeader | None) -> int:
+    """A dense tensor takes the checkpoint's dtype, unless the baseline already held it in a dtype of its own.
+
+    ``own``: the stored tensor, where it may have any floating-point type.
+    """
+    if own is not None and own.shape == header.shape and own.dtype in FLOATS:
+        return own.nbytes
     there, here = _config_dtype(baseline), _config_dtype(checkpoint)
     special = header.dtype not in FLOATS or there is None or header.dtype != CODES.get(there)
     if special or here is None:

@@ -87,4 +87,7 @@ def skip_entries(
     tensors = {*checkpoint.tensors, *architecture.tied, *architecture.tied.values()}
     modules = {name.rpartition(".")[0] for name in tensors} | {*architecture.heads}
     names = {alias for module in modules for alias in architecture.aliases(module)}
-    return tuple(SkipEntry(entry=entry, matches=sum(matches(entry, name) for name in names)) for entry in listed)
+    return tuple(
+        SkipEntry(entry=entry, matches=1 if entry in names else sum(matches(entry, name) for name in names))
+        for entry in listed
+    )

@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
-from checker.architecture import architecture_of, counterpart, pattern
+from checker.architecture import architecture_of, pattern
 from checker.checkpoint import Checkpoint
 from checker.coded import CodedWeight, Float32, Place
 from checker.facts import StoredWeight
+from checker.probes.names import dense_names
 from checker.probes.tiles import run_place
 
 FLOATS = ("BF16", "F16", "F32", "F64")
@@ -20,8 +21,9 @@ class Original:
 
     def __init__(self, weight: StoredWeight, baseline: Checkpoint) -> None:
         self.checkpoint = baseline
-        self.name = counterpart(weight.dense, baseline.tensors) or ""
-        self._parts = () if self.name else _parts(weight, baseline)
+        names = dense_names(weight, baseline)
+        self.name = names[0] if names else ""
+        self._parts = _parts(weight, names, baseline) if len(names) > 1 else ()
         self.flaw = ""
         self._grid = weight.grid
         self._shape = weight.shape or ()
@@ -101,18 +103,14 @@ class Original:
         return self._turned[1]
 
 
-def _parts(weight: StoredWeight, baseline: Checkpoint) -> tuple[tuple[str, int], ...]:
-    """The dense tensors that make up a weight, with the rows of each; none unless all are there and fill the grid."""
-    names = [counterpart(name, baseline.tensors) for name in weight.dense_parts]
-    headers = [baseline.tensors[name] for name in names if name is not None]
+def _parts(weight: StoredWeight, names: tuple[str, ...], baseline: Checkpoint) -> tuple[tuple[str, int], ...]:
+    """The dense tensors that make up a weight, with the rows of each; none unless they fill the grid."""
+    headers = [baseline.tensors[name] for name in names]
     rows, columns = weight.grid
-    fitting = all(
-        header.dtype in FLOATS and len(header.shape) > 1 and header.shape[-1] == columns for header in headers
-    )
-    if not headers or len(headers) < len(names) or not fitting:
+    if not all(header.dtype in FLOATS and len(header.shape) > 1 and header.shape[-1] == columns for header in headers):
         return ()
     heights = [header.numel // columns for header in headers]
-    return tuple(zip((header.name for header in headers), heights, strict=True)) if sum(heights) == rows else ()
+    return tuple(zip(names, heights, strict=True)) if sum(heights) == rows else ()
 
 
 def _turned(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ class Rules:
             intent = self._planner(names, role)
             declared = declared if intent.attributes is None else intent.attributes
             if intent.quantized is not None or intent.open:
-                return intent.quantized, intent.reason, declared
+                return intent.quantized, intent.reason or "its method leaves it open", declared
         return *self._by_rule(self._method, names, role), declared
 
     def _by_rule(self, method: Method, names: tuple[str, ...], role: str) -> tuple[bool | None, str]:

@@ -30,11 +30,11 @@ def sample_weights(weights: Sequence[StoredWeight]) -> list[StoredWeight]:
     return [weights[index] for index in sorted(chosen)]
 
 
-def sample_windows(weight: StoredWeight, count: int = WINDOWS) -> tuple[Window | None, ...]:
+def sample_windows(weight: StoredWeight, count: int = WINDOWS, least_rows: int = 1) -> tuple[Window | None, ...]:
     """``count`` windows of a weight's grid that hold ``SAMPLE_VALUES`` together; None stands for all of a small weight.
 
-    They begin and end where the layout allows it (``StoredWeight.grain``); the place of each within its share of the
-    weight is random, and the same every time.
+    Each has at least ``least_rows`` rows. They begin and end where the layout allows it (``StoredWeight.grain``); the
+    place of each within its share of the weight is random, and the same every time.
     """
     rows, columns = weight.grid
     if rows * columns <= 2 * SAMPLE_VALUES or not rows * columns:
@@ -42,7 +42,7 @@ def sample_windows(weight: StoredWeight, count: int = WINDOWS) -> tuple[Window |
     grain = (max(1, weight.grain[0]), weight.grain[1] or columns)
     share = SAMPLE_VALUES // count
     wide = columns if not weight.grain[1] else min(columns, _up(share if rows == 1 else 1, grain[1]))
-    high = min(rows, _up(math.ceil(share / wide), grain[0]))
+    high = min(rows, _up(max(math.ceil(share / wide), least_rows), grain[0]))
     chance = random.Random(zlib.crc32(weight.weight.encode()))  # noqa: S311 - a fixed choice is wanted
     found: list[Window] = []
     for number in range(count):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,18 +17,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from checker.checkpoint import Checkpoint
+from checker.checkpoint import Checkpoint, TensorHeader
 from checker.coded import CodedWeight, Float32
 from checker.domain import Severity
 from checker.errors import NotApplicable
-from checker.facts import ArtifactFacts, CodeFact, ErrorFact, Flaw, ScaleFact, StoredWeight, WeightFacts
-from checker.probes.gains import fit_gains
+from checker.facts import ArtifactFacts, CodeFact, ErrorFact, ExpectedTensor, Flaw, ScaleFact, StoredWeight, WeightFacts
+from checker.probes.gains import LEAST_ROWS, fit_gains
 from checker.probes.original import Original
+from checker.probes.rescaling import was_rescaled
 from checker.probes.sampling import REMOTE_WINDOWS, WINDOWS, sample_weights, sample_windows
 from checker.probes.tiles import decode_tiles, look_up, runs
 from checker.registry import Method
 
 MOST_THREADS = 8
+FEW_BLOCKS = 8
+POWER_OF_TWO = 0.5  # mantissa of one
 NO_LIMIT = 1e12  # stands for an infinite ratio, which JSON cannot hold
 GAINS_ABOVE = 1.1  # R from which what calibration may have rescaled is fitted
 
@@ -63,16 +67,17 @@ def gather_weights(
     whole = [weight for weight in artifact.weights if not flaws[weight.weight]]
     chosen = sample_weights(whole) if sampled else whole
     remote = checkpoint.remote or (baseline is not None and baseline.remote)
-
-    def measure(weight: StoredWeight) -> Row:
-        windows = sample_windows(weight, REMOTE_WINDOWS if remote else WINDOWS) if sampled else (None,)
-        assert method.decode is not None
-        pieces = [piece for window in windows for piece in method.decode(checkpoint, weight, window)]
-        return _measure(weight, pieces, baseline, rescales=method.rescales)
-
+    windows = (REMOTE_WINDOWS if remote else WINDOWS) if sampled else 0
+    reader = _Reader(checkpoint, baseline, method.decode, windows)
     threads = MOST_THREADS if remote else min(MOST_THREADS, os.cpu_count() or 1)  # remote ones wait, and do not compute
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        rows = list(pool.map(measure, chosen))
+        rows = list(pool.map(reader.measure, chosen))
+        if method.rescales and baseline is not None:
+            doubtful = [index for index, row in enumerate(rows) if _is_doubtful(row[2])]
+            weights = [chosen[index] for index in doubtful]
+            if weights and was_rescaled(checkpoint, baseline, weights, method.decode):
+                for index, row in zip(doubtful, pool.map(reader.measure_rescaled, weights), strict=True):
+                    rows[index] = row
     reasons = {weight.incomparable for weight in chosen}
     return WeightFacts(
         sampled=sampled,
@@ -88,35 +93,65 @@ def gather_weights(
 
 
 def _undecodable(weight: StoredWeight, checkpoint: Checkpoint) -> str:
-    """Why a weight cannot be decoded: a flaw of its state, or a tensor that is absent or of another size."""
+    """Why a weight cannot be decoded: a flaw of its state, or a tensor that is absent or of another type or size."""
     for flaw in weight.flaws:
         if flaw.severity is Severity.FAIL:
             return flaw.message
     if weight.shape is None:
         return f"the dense shape of {weight.module} is not known"
-    for expected in weight.expected:
-        header = checkpoint.tensors.get(expected.name)
-        if header is None and not expected.optional:
-            return f"{expected.name} is missing"
-        if header is not None and expected.nbytes is not None and header.nbytes != expected.nbytes:
-            return f"{expected.name} has {header.nbytes} bytes instead of {expected.nbytes}"
-        if header is not None and header.dtype != expected.dtype:
-            return f"{expected.name} is stored as {header.dtype} instead of {expected.dtype}"
+    wrong = (_wrong(expected, checkpoint.tensors.get(expected.name)) for expected in weight.expected)
+    return next((message for message in wrong if message), "")
+
+
+def _wrong(expected: ExpectedTensor, header: TensorHeader | None) -> str:
+    if header is None:
+        return "" if expected.optional else f"{expected.name} is missing"
+    if expected.nbytes is not None and header.nbytes != expected.nbytes:
+        return f"{expected.name} has {header.nbytes} bytes instead of {expected.nbytes}"
+    if header.dtype != expected.dtype:
+        return f"{expected.name} is stored as {header.dtype} instead of {expected.dtype}"
+    if expected.shape is not None and header.shape != expected.shape:
+        return f"{expected.name} has shape {list(header.shape)} instead of {list(expected.shape)}"
     return ""
 
 
-def _measure(weight: StoredWeight, pieces: list[CodedWeight], baseline: Checkpoint | None, *, rescales: bool) -> Row:
-    original = Original(weight, baseline) if baseline is not None and not weight.incomparable else None
-    sums = _Sums()
-    with np.errstate(invalid="ignore", over="ignore"):  # hostile scales; they are counted and reported
-        for coded in pieces:
-            _add_piece(sums, coded, original)
-        fact = None
-        if original is not None:
-            fact = _error_fact(weight.module, original.flaw, sums, pieces[0].book.bits)
-            if rescales and not fact.flaw and fact.ratio > GAINS_ABOVE:
-                fact = fit_gains(fact, pieces, original, sums.predicted)
-    return _scale_fact(weight.module, pieces), _code_fact(weight.module, pieces, sums), fact
+def _is_doubtful(fact: ErrorFact | None) -> bool:
+    return fact is not None and not fact.flaw and fact.ratio > GAINS_ABOVE
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Measures one weight of a checkpoint after the other, whole or in ``windows`` windows."""
+
+    checkpoint: Checkpoint
+    baseline: Checkpoint | None
+    decode: Callable[..., tuple[CodedWeight, ...]]
+    windows: int
+
+    def measure(self, weight: StoredWeight) -> Row:
+        """Scales, codes and error of a weight."""
+        return self._measure(weight, 1)
+
+    def measure_rescaled(self, weight: StoredWeight) -> Row:
+        """The same once what calibration has rescaled is taken off."""
+        return self._measure(weight, LEAST_ROWS)
+
+    def _measure(self, weight: StoredWeight, rows: int) -> Row:
+        windows = sample_windows(weight, self.windows, rows) if self.windows else (None,)
+        pieces = [piece for window in windows for piece in self.decode(self.checkpoint, weight, window)]
+        original = None
+        if self.baseline is not None and not weight.incomparable:
+            original = Original(weight, self.baseline)
+        sums = _Sums()
+        with np.errstate(invalid="ignore", over="ignore"):  # hostile scales; they are counted and reported
+            for coded in pieces:
+                _add_piece(sums, coded, original)
+            fact = None
+            if original is not None:
+                fact = _error_fact(weight.module, original.flaw, sums, pieces[0].book.bits)
+                if rows > 1:
+                    fact = fit_gains(fact, pieces, original, sums.predicted)
+        return _scale_fact(weight.module, pieces), _code_fact(weight.module, pieces, sums), fact
 
 
 def _add_piece(sums: _Sums, coded: CodedWeight, original: Original | None) -> None:
@@ -181,7 +216,8 @@ def _error_fact(layer: str, flaw: str, sums: _Sums, bits: int) -> ErrorFact:
         )
     nrmse = math.sqrt(sums.error / sums.baseline) if sums.baseline else NO_LIMIT
     gain = sums.product / sums.decoded if sums.decoded else 0.0
-    spread = sums.predicted / sums.decoded if sums.decoded else 0.0
+    # calibrated rounding (GPTQ) errs by more than P, and what it errs lowers the gain by as much
+    spread = max(sums.predicted, sums.error) / sums.decoded if sums.decoded else 0.0
     return ErrorFact(
         layer=layer,
         ratio=min(sums.error / sums.predicted, NO_LIMIT) if sums.predicted else NO_LIMIT if sums.error else 1.0,
@@ -203,9 +239,9 @@ def _scale_fact(layer: str, pieces: list[CodedWeight]) -> ScaleFact:
         zero = np.flatnonzero(scales == 0)
         with_data = 0
         if zero.size:
-            nonzero_byte = (coded.book.levels != 0).any(axis=1)
-            with_data = int(np.count_nonzero(np.take(nonzero_byte, coded.codes[zero]).any(axis=1)))
-        with_data = with_data if coded.scaling.zeros is None else 0
+            levels = np.take(coded.book.levels, coded.codes[zero], axis=0).reshape(zero.size, -1)
+            nothing = 0 if coded.scaling.zeros is None else levels[:, :1]
+            with_data = int(np.count_nonzero((levels != nothing).any(axis=1)))
         not_finite = int(np.count_nonzero(~np.isfinite(scales)))
         for other in (coded.scaling.zeros, coded.scaling.offsets):
             not_finite += 0 if other is None else int(np.count_nonzero(~np.isfinite(other)))
@@ -221,7 +257,11 @@ def _scale_fact(layer: str, pieces: list[CodedWeight]) -> ScaleFact:
         zero_with_data=with_data,
         negative_allowed=any(coded.scaling.negative for coded in pieces),
         flaw=next((coded.scaling.flaw for coded in pieces if coded.scaling.flaw), ""),
-        constant=blocks > 1 and zeros < blocks and low == high,
+        # a few blocks of like size may share a scale, and many a power of two; 1 is what was never calibrated
+        constant=blocks >= FEW_BLOCKS
+        and zeros < blocks
+        and low == high
+        and (low == 1 or math.frexp(low)[0] != POWER_OF_TWO),
     )
 
 

@@ -28,7 +28,7 @@ from checker.errors import Unavailable, UsageError
 REF = ModelRef(kind="hub", name="org/model")
 WEIGHTS = "model.safetensors"
 MB = 1 << 20
-STORED = Path(__file__).parent.parent / "fixtures/checkpoints/gguf/q8_0/model-Q8_0.gguf"
+STORED = Path(__file__).parent.parent / "fixtures/checkpoints/gguf/q4_k_m/model-Q4_K_M.gguf"
 
 
 def network(seconds: float = 20.0) -> Network:
@@ -142,7 +142,7 @@ class TestParity:
             assert elements == here.float32(name)[start:stop].tobytes() == here.float32(name, start, stop).tobytes()
 
     def test_gguf_too(self, hub, folder):
-        shutil.copy(STORED, folder / "model-Q8_0.gguf")
+        shutil.copy(STORED, folder / "model-Q4_K_M.gguf")
         here, there = open_checkpoint(folder), opened()
         assert (there.tensors, there.config, there.problems) == (here.tensors, here.config, ())
         assert hub.requests(".gguf")[-1].range is not None
@@ -312,10 +312,14 @@ class TestCache:
 
     def test_what_a_static_run_left_is_no_checkpoint(self, hub, folder):
         """It would read as a checkpoint without weights, and fail."""
+        pinned = ModelRef(kind="hub", name="org/model", revision=COMMIT)
         for make in (single, sharded):
-            resolve_remote(make(folder) and REF, network())
-            with pytest.raises(Unavailable, match="not wholly, in the local cache; run once without --offline"):
-                resolve(REF, offline=True)
+            make(folder)
+            for ref in (REF, pinned):
+                resolve_remote(ref, network())
+                with pytest.raises(Unavailable, match="not wholly, in the local cache; run once without --offline"):
+                    resolve(ref, offline=True)
+            (folder / WEIGHTS).unlink(missing_ok=True)
         hub.rules.append(failing("/api/", Reply(status=500)))
         assert "HTTP 500" in str(failure())
 
@@ -382,11 +386,11 @@ class TestRefusals:
             assert "accept its licence" in str(found)
 
     def test_private_with_and_without_the_token(self, hub, folder, monkeypatch):
-        large(folder)
+        data = large(folder)
         hub.private = True
         assert failure().kind is ErrorKind.GATED
         monkeypatch.setenv("HF_TOKEN", TOKEN)
-        assert opened().complete
+        assert opened().read("b").tobytes() == data["b"].tobytes()
         assert {request.token for request in hub.log if request.host == "hub"} == {None, f"Bearer {TOKEN}"}
         assert {request.token for request in hub.log if request.host == "storage"} == {None}, (
             "the token stays on the Hub"
@@ -480,6 +484,14 @@ class TestTrouble:
         assert time.monotonic() - begin < 4
         assert found.kind is ErrorKind.TIMEOUT
         assert f"within 1.5 s; try again, set {VARIABLE}" in str(found)
+
+    def test_the_deadline_ends_a_server_that_drips(self, hub, folder):
+        large(folder)
+        checkpoint = opened(network(2.0))
+        hub.rules.append(failing("/signed/", Reply(drip=0.1)))
+        begin = time.monotonic()
+        assert failure(lambda: checkpoint.read("b")).kind is ErrorKind.TIMEOUT
+        assert time.monotonic() - begin < 4
 
     def test_a_cut_connection_is_resumed_where_it_was_cut(self, hub, folder):
         data = large(folder)

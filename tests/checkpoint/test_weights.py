@@ -14,6 +14,7 @@ from checker.checkpoint import Checkpoint, open_checkpoint
 from checker.checkpoint.index import INDEX
 from checker.domain import Severity
 
+STORED = Path(__file__).parent.parent / "fixtures/checkpoints"
 FAIL, WARN = Severity.FAIL, Severity.WARN
 
 
@@ -155,7 +156,7 @@ def test_p01_a_pickle_that_was_not_downloaded(tmp_path):
 class TestGguf:
     """Which file is taken; what stands in it is for test_gguf.py."""
 
-    SOUND = Path(__file__).parent.parent / "fixtures/checkpoints/gguf/q8_0/model-Q8_0.gguf"
+    SOUND = STORED / "gguf/q4_k_m/model-Q4_K_M.gguf"
 
     def folder(self, path, *names):
         for name in names:
@@ -215,6 +216,28 @@ class TestGguf:
         assert (
             problem_saying(open_checkpoint(tmp_path, listed=("a.gguf",)), "which are not downloaded").file == "a.gguf"
         )
+
+
+class TestQuanto:
+    """optimum-quanto writes its map beside the config, and nothing into it."""
+
+    def test_the_map_is_the_quantization_config(self):
+        config = open_checkpoint(STORED / "quanto/int8").config
+        stored = json.loads((STORED / "quanto/int8/quanto_qmap.json").read_text())
+        assert config["quantization_config"] == {"quant_method": "quanto", "quantization_map": stored}
+
+    def test_a_config_that_has_one_keeps_it(self, tmp_path):
+        single(tmp_path)
+        (tmp_path / "quanto_qmap.json").write_text("{}")
+        (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "x"}}')
+        assert open_checkpoint(tmp_path).config == {"quantization_config": {"quant_method": "x"}}
+
+    def test_a_broken_map_is_a_problem(self, tmp_path):
+        single(tmp_path)
+        (tmp_path / "quanto_qmap.json").write_text("[")
+        checkpoint = open_checkpoint(tmp_path)
+        assert "quantization_config" not in checkpoint.config
+        assert [problem.file for problem in checkpoint.problems] == ["quanto_qmap.json"]
 
 
 def test_nothing_at_all(tmp_path):

@@ -1,0 +1,140 @@
+"""Faults planted in EETQ checkpoints: the check that finds each, and the place that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from decoding import CHECKPOINTS, baseline_of
+from models import Damaged, damage, judge_files, read_tensors
+
+from checker.domain import Severity
+
+MODULE = "model.layers.0.self_attn.q_proj"
+OTHER = "model.layers.1.self_attn.q_proj"
+FIRST = "model.layers.0.mlp.down_proj"  # stands for all weights in a finding about the config
+Fault = Callable[[Damaged], None]
+
+
+def drop(part: str) -> Fault:
+    def fault(file: Damaged) -> None:
+        del file.tensors[f"{MODULE}.{part}"]
+
+    return fault
+
+
+def put(part: str, dtype: str, shape: list[int], size: int) -> Fault:
+    def fault(file: Damaged) -> None:
+        file.put(f"{MODULE}.{part}", dtype, shape, bytes(size))
+
+    return fault
+
+
+def fill(part: str, kind: str, value: float) -> Fault:
+    def fault(file: Damaged) -> None:
+        file.tensors[f"{MODULE}.{part}"].view(kind)[:] = value
+
+    return fault
+
+
+def roll(part: str, kind: str, by: int = 1) -> Fault:
+    def fault(file: Damaged) -> None:
+        values = file.tensors[f"{MODULE}.{part}"].view(kind)
+        values[:] = np.roll(values, by)
+
+    return fault
+
+
+def swap_layers(*parts: str) -> Fault:
+    def fault(file: Damaged) -> None:
+        for part in parts:
+            one, two = f"{MODULE}.{part}", f"{OTHER}.{part}"
+            file.tensors[one], file.tensors[two] = file.tensors[two], file.tensors[one]
+
+    return fault
+
+
+def leave_dense(file: Damaged) -> None:
+    tensors, _ = read_tensors(baseline_of(CHECKPOINTS / "eetq" / "int8") / "model.safetensors")
+    for name in [name for name in file.tensors if name.startswith(f"{MODULE}.")]:
+        del file.tensors[name]
+    file.tensors[f"{MODULE}.weight"] = tensors[f"{MODULE}.weight"]
+
+
+def declare(**changes: object) -> Fault:
+    def fault(file: Damaged) -> None:
+        file.quantization.update(changes)
+
+    return fault
+
+
+def no_config(file: Damaged) -> None:
+    del file.config["quantization_config"]
+
+
+def unpermuted(file: Damaged) -> None:
+    """Codes in plain order, as the shape suggests."""
+    from checker.methods.eetq import restore
+
+    stored = file.u8(f"{MODULE}.weight")
+    plain = (restore(stored, 128).astype(np.int16) - 128).astype(np.int8)
+    stored[:] = np.ascontiguousarray(plain.T).view(np.uint8).reshape(-1)
+
+
+FAULTS: dict[str, tuple[str, Fault, str, str]] = {
+    "no scales": ("int8", drop("weight_scales"), "layers.complete", f"{MODULE}.weight_scales"),
+    "no codes": ("int8", drop("weight"), "layers.complete", f"{MODULE}.weight"),
+    "scales of another dtype": (
+        "int8",
+        put("weight_scales", "F32", [128], 512),
+        "layers.complete",
+        f"{MODULE}.weight_scales",
+    ),
+    "scales of another shape": (
+        "int8",
+        put("weight_scales", "F16", [64], 128),
+        "layers.complete",
+        f"{MODULE}.weight_scales",
+    ),
+    "codes of another dtype": (
+        "int8",
+        put("weight", "U8", [128, 128], 128 * 128),
+        "dtypes.storage",
+        f"{MODULE}.weight",
+    ),
+    "a width that EETQ refuses": (
+        "int8",
+        put("weight", "I8", [96, 128], 96 * 128),
+        "layers.complete",
+        f"{MODULE}.weight",
+    ),
+    "scales zero": ("int8", fill("weight_scales", "<f2", 0), "weights.scales", MODULE),
+    "scales NaN": ("int8", fill("weight_scales", "<f2", np.nan), "weights.scales", MODULE),
+    "scales negative": ("int8", fill("weight_scales", "<f2", -1e-3), "weights.scales", MODULE),
+    "scales shifted by an output": ("int8", roll("weight_scales", "<f2"), "weights.error", MODULE),
+    "codes not permuted": ("int8", unpermuted, "weights.error", MODULE),
+    "codes rolled by a byte": ("int8", roll("weight", "u1"), "weights.error", MODULE),
+    "layers swapped": ("int8", swap_layers("weight", "weight_scales"), "weights.error", MODULE),
+    "a layer left dense": ("int8", leave_dense, "layers.coverage", MODULE),
+    "a skipped module quantized": (
+        "int8",
+        declare(modules_to_not_convert=["lm_head", "q_proj"]),
+        "layers.excluded",
+        MODULE,
+    ),
+    "no config": ("int8", no_config, "config.present", f"{FIRST}.weight"),
+    "another width declared": ("int8", declare(weights="int4"), "config.keys", "quantization_config.weights"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_fault_is_found_and_named(tmp_path: Path, fault: str):
+    variant, plant, check, where = FAULTS[fault]
+    healthy = CHECKPOINTS / "eetq" / variant
+    with damage(healthy, tmp_path / "damaged") as file:
+        plant(file)
+    judged = judge_files(tmp_path / "damaged", baseline_of(healthy))
+    found = {(item.where, item.severity) for item in judged.results[check].findings}
+    assert (where, Severity.FAIL) in found, judged.text()
