@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-slow test-gpu lint types bench fixtures readme schema architectures clean
+.PHONY: demo test test-slow test-gpu lint types bench fuzz fixtures readme schema architectures clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -35,8 +35,11 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed  ## the figures of the README
-	$(BIN)/python tests/bench.py
+bench: $(VENV)/.installed  ## the figures of the README, beside other checkers; PART=huge (own, peers, …) for one part
+	$(BIN)/python tests/bench.py $(if $(PART),--only $(PART))
+
+fuzz:  ## coverage-guided fuzz of the readers, in an environment of its own; MINUTES=60 for a long run
+	$(PYTHON) tests/fuzz/run.py --minutes $(or $(MINUTES),10)
 
 fixtures:  ## the test checkpoints once more, by the real tools, each in its own environment; TOOL=NAME for one
 	$(PYTHON) tests/fixtures/remake.py $(TOOL)

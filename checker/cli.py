@@ -90,6 +90,10 @@ def check(checkpoints: tuple[str, ...], baseline: str | None, **options: Any) ->
 
     At its default depth, static, neither torch nor a GPU is needed.
     """
+    if options["depth"] in (None, "static"):
+        from checker.process import start_ahead
+
+        start_ahead()
     from checker.commands.run import run_checkpoints
 
     return run_checkpoints(checkpoints, baseline, options)

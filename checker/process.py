@@ -13,11 +13,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from checker.domain import ErrorKind
-from checker.protocol import JOB, LONGEST_LINE, Doing, Ended, Finished, Job, Known, Started, parse_event
 
-WorkerEvent = Started | Finished | Known | Doing | Ended
+if TYPE_CHECKING:  # building the schemas of messages takes longer than starting a worker; they come with the first job
+    from checker.protocol import Doing, Ended, Finished, Job, Known, Started
+
+    WorkerEvent = Started | Finished | Known | Doing | Ended
+
 LAST_WORDS = "--verbose shows its last output"
 WORKER = ("-P", "-m", "checker.worker")
 LAST_SECONDS = 5.0  # for a worker that has closed its pipe to end
@@ -96,6 +100,8 @@ class WorkerProcess:
         Raises:
             WorkerDied: it crashed, was killed, ran out of time, or said something that is no event.
         """
+        from checker.protocol import JOB, Ended, parse_event
+
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # a worker that is dead already says so below
             self._process.stdin.write(JOB.dump_json(job) + b"\n")
@@ -112,6 +118,8 @@ class WorkerProcess:
         raise self._obituary()
 
     def _lines(self, deadline: float | None, timeout: float | None) -> Iterator[bytes]:
+        from checker.protocol import LONGEST_LINE
+
         buffer = bytearray()
         while True:
             left = None if deadline is None else deadline - time.monotonic()
@@ -170,3 +178,19 @@ class WorkerProcess:
             os.close(self._read)
             self._read = -1
         self._log.close()
+
+
+_AHEAD: list[WorkerProcess] = []
+
+
+def start_ahead() -> None:
+    """Start a worker before anything else is imported: its imports and ours then take their time together.
+
+    It ends by itself when this process does, having read no job.
+    """
+    _AHEAD.append(WorkerProcess(preload=False))
+
+
+def take_ahead() -> WorkerProcess | None:
+    """The worker that was started ahead, if there is one."""
+    return _AHEAD.pop() if _AHEAD else None

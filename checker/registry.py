@@ -6,17 +6,16 @@ subject gathers just those. Its docstring is its documentation (``quant-verify e
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import inspect
-import math
 import pkgutil
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from checker.config_values import Domain, did_you_mean, resembles
 from checker.domain import Depth, Finding, Json, Limit, Measurement
 from checker.errors import UsageError
 
@@ -150,45 +149,12 @@ def resolve_limits(item: Check, method_limits: Mapping[str, Limit], cell_limits:
     return Limits(resolved)
 
 
-Domain = Callable[[Json], str | None]
-"""What a configuration value may be: returns what is wrong with it, or None."""
-
-
-def boolean(value: Json) -> str | None:
-    """True or false, and not a number that looks like one."""
-    return None if isinstance(value, bool) else f"must be true or false, not {repr(value)[:200]}"
-
-
-def number(value: Json) -> str | None:
-    """A finite number, zero or more."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-    return None if good else f"must be a number of 0 or more, not {repr(value)[:200]}"
-
-
-def names_or_none(value: Json) -> str | None:
-    """A list of names, or null."""
-    good = value is None or (isinstance(value, list) and all(isinstance(item, str) and item for item in value))
-    return None if good else f"must be null or a list of module names, not {repr(value)[:200]}"
-
-
-def one_of(*allowed: Json) -> Domain:
-    """One of the listed values, exactly (``NF4`` is not ``nf4``); the message offers the nearest."""
-
-    def domain(value: Json) -> str | None:
-        if any(value == item and type(value) is type(item) for item in allowed):
-            return None
-        listed = ", ".join("null" if item is None else str(item) for item in allowed)
-        return f"must be one of {listed}, not {repr(value)[:200]}{did_you_mean(str(value).lower(), map(str, allowed))}"
-
-    return domain
-
-
 def config_flaws(method: Method, config: Mapping[str, Json]) -> list[tuple[str, str]]:
     """Every unknown key, value outside its domain, and contradiction of a ``quantization_config``: (key, message)."""
     flaws = []
     for key, value in config.items():
         if key not in method.keys:
-            if method.open_keys and not _resembles(key, method.keys):
+            if method.open_keys and not resembles(key, method.keys):
                 continue
             shown = key[:100] if key.isprintable() else ascii(key)[:100]
             near = did_you_mean(key, method.keys)
@@ -284,17 +250,6 @@ def all_methods() -> tuple[Method, ...]:
 def method_declared(config: Mapping[str, Json]) -> Method | None:
     """The method that a ``quantization_config`` declares, or None when no known method does."""
     return next((method for method in all_methods() if method.declares(config)), None)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``" (did you mean 'x'?)"`` for the nearest known name, or nothing when none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
-def _resembles(key: str, known: Iterable[str]) -> bool:
-    """Whether a key that nobody knows is likely a known one misspelt."""
-    return bool(difflib.get_close_matches(key, list(known), n=1, cutoff=0.85))
 
 
 @functools.cache

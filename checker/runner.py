@@ -17,7 +17,7 @@ from checker.checkpoint.network import Network, open_network
 from checker.checkpoint.resolve import Resolved, resolve, resolve_remote
 from checker.domain import Cell, CheckError, CheckResult, Depth, ErrorKind, Json, ModelRef
 from checker.errors import Unavailable, UsageError
-from checker.process import WorkerDied, WorkerProcess
+from checker.process import WorkerDied, WorkerProcess, take_ahead
 from checker.protocol import Doing, Finished, Job, Known, Started
 
 RETRIED = (ErrorKind.CRASH, ErrorKind.OUT_OF_MEMORY, ErrorKind.NETWORK)  # infrastructure, tried once more
@@ -65,7 +65,8 @@ class Runner:
         self._planned, self._options = planned, options
         self._updates: queue.SimpleQueue[Update | Future[None] | None] = queue.SimpleQueue()
         self._workers: set[WorkerProcess] = set()
-        self._spare: list[WorkerProcess] = []
+        self._spare: list[WorkerProcess] = []  # each has imported torch
+        self._ahead = take_ahead()  # has not
         self._lock = threading.Condition()
         self._free_gpus = list(options.gpus)
         self._futures: list[Future[None]] = []
@@ -102,7 +103,8 @@ class Runner:
         """End every worker, also those that ignore a polite request, and do not wait for the threads."""
         with self._lock:
             self._closed = True
-            workers, spare = [*self._workers], [*self._spare]
+            workers, spare = [*self._workers], [*self._spare, *filter(None, [self._ahead])]
+            self._ahead = None
             self._spare.clear()
             self._lock.notify_all()
         for worker in [*workers, *spare]:
@@ -227,12 +229,19 @@ class Runner:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the run has ended; nobody is left who would end another worker")
-            worker = self._spare.pop() if self._spare and preload else WorkerProcess(preload=preload, online=online)
+            worker = self._waiting(preload=preload, online=online) or WorkerProcess(preload=preload, online=online)
             if not worker.alive:  # killed while it waited; that is no fault of this cell
                 worker.close()
                 worker = WorkerProcess(preload=preload, online=online)
             self._workers.add(worker)
             return worker
+
+    def _waiting(self, *, preload: bool, online: bool) -> WorkerProcess | None:
+        """A worker that was started before its job was known, if one fits."""
+        if preload:
+            return self._spare.pop() if self._spare else None
+        ahead, self._ahead = (None, self._ahead) if online else (self._ahead, None)
+        return ahead
 
     def _prepare_next(self) -> None:
         """Start the next worker now: it imports torch while this one works."""

@@ -24,7 +24,7 @@ from checker.domain import CheckError, CheckResult, ErrorKind, Finding, Json, Me
 from checker.errors import NotApplicable, Unavailable
 from checker.facts import ORDER, ArtifactFacts, RoundtripFacts
 from checker.protocol import EVENT, JOB, Doing, Ended, Finished, Job, Known, Started
-from checker.registry import Check, Limits, all_checks, resolve_limits
+from checker.registry import Check, Limits, all_checks, all_methods, resolve_limits
 from checker.subject import Subject
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -41,7 +41,12 @@ def main() -> None:
     pipe = os.fdopen(int(descriptor), "wb", buffering=0)
     if more:
         _preload()
-    job = JOB.validate_json(sys.stdin.buffer.readline())
+    else:
+        _make_ready()
+    line = sys.stdin.buffer.readline()
+    if not line:  # started ahead of a job that never came
+        return
+    job = JOB.validate_json(line)
     if job.visible_gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = job.visible_gpus
     judge(job, lambda event: _send(pipe, event))
@@ -53,6 +58,13 @@ def _die_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before we could ask
         sys.exit("the parent is gone")
+
+
+def _make_ready() -> None:
+    """Import what every cell needs while the parent still reads its arguments."""
+    all_checks()
+    all_methods()
+    importlib.import_module("checker.probes.weights")
 
 
 def _preload() -> None:

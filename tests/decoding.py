@@ -59,7 +59,7 @@ def library_values(method_id: str, name: str) -> dict[str, npt.NDArray[np.float3
     """What the tool's own code decoded when the fixture was made, as float32, by dense tensor name."""
     from models import read_tensors
 
-    tensors, _ = read_tensors(CHECKPOINTS / method_id / name / "dequantized.safetensors")
+    tensors, _ = read_tensors(CHECKPOINTS / method_id / name / "dequantized.tensors")
     found = {}
     for key, tensor in tensors.items():
         if tensor.dtype == "BF16":

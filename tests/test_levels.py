@@ -15,8 +15,20 @@ from checker.registry import all_checks
 ROOT = Path(checker.__file__).parent
 LEVELS = {
     0: ("domain", "facts", "errors"),
-    1: ("registry", "matrix", "checkpoint", "reference", "reporters", "architecture", "coded", "protocol", "data",
-        "code_books", "inventory"),
+    1: (
+        "registry",
+        "matrix",
+        "checkpoint",
+        "reference",
+        "reporters",
+        "architecture",
+        "coded",
+        "protocol",
+        "data",
+        "code_books",
+        "inventory",
+        "config_values",
+    ),
     2: ("checks", "methods"),
     3: ("subject", "live", "probes"),
     4: ("worker", "runner", "process", "board"),

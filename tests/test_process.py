@@ -94,7 +94,7 @@ def test_a_worker_that_talks_without_end_runs_out_of_time(worker):
 
 
 def test_a_line_too_long_is_cut_off(worker, monkeypatch):
-    monkeypatch.setattr(process, "LONGEST_LINE", 1000)
+    monkeypatch.setattr("checker.protocol.LONGEST_LINE", 1000)
     assert "a line that is too long" in str(death(worker("say(b'x' * 2000); time.sleep(60)")))
 
 

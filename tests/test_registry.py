@@ -7,6 +7,7 @@ import json
 import pytest
 
 from checker import registry
+from checker.config_values import boolean, did_you_mean, names_or_none, number, one_of
 from checker.domain import Depth, Limit
 from checker.errors import UsageError
 from checker.facts import ArtifactFacts, LoadFacts, WeightFacts
@@ -15,14 +16,9 @@ from checker.registry import (
     Method,
     all_checks,
     all_methods,
-    boolean,
     check,
     config_flaws,
-    did_you_mean,
     method_declared,
-    names_or_none,
-    number,
-    one_of,
     register_method,
     resolve_limits,
     selected_checks,
@@ -234,7 +230,7 @@ def test_a_method_is_registered_once():
         pytest.param({**NF4, "load_in_8bit": True}, "bitsandbytes-4bit", id="both flags, as transformers takes them"),
         pytest.param({"quant_method": "bitsandbytes"}, "bitsandbytes-4bit", id="neither flag"),
         pytest.param({}, None, id="nothing"),
-        pytest.param({"quant_method": "gptq", "load_in_4bit": True}, None, id="another method with the flag"),
+        pytest.param({"quant_method": "gptq", "load_in_4bit": True}, "gptq", id="another method with the flag"),
         pytest.param({"quant_method": ["bitsandbytes"]}, None, id="not a string"),
     ],
 )

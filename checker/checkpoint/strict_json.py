@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ MOST_DIGITS = (
     300  # tokenizer configs say 10^30 for "no limit"; from 309 digits on serde_json refuses, and int() is slow
 )
 LARGEST_BEYOND_ASCII = 50_000_000  # bytes; one character beyond the BMP makes Python hold four bytes for every one
+_MINUS_ZERO = re.compile(rb"-0(?![0-9])")  # before another digit, as in the names of shards, it is no number
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")  # to find runs of digits as runs of zeros
 Path = tuple[Any, ...]  # () or (parent path, key): rendered only when shown, or long keys would cost their square
 
@@ -68,7 +70,8 @@ def _load(raw: bytes, text: str, number: Callable[[str], float]) -> Json:
     key of the value from its own: had a key stood twice, the lost one's colon would be left over.
     """
     hooks: dict[str, Any] = {"parse_float": number, "parse_constant": number}
-    if b"\\" not in raw and b"-0" not in raw and b"0" * (MOST_DIGITS + 1) not in raw.translate(_DIGITS):
+    long = b"0" * (MOST_DIGITS + 1)
+    if b"\\" not in raw and not _MINUS_ZERO.search(raw) and long not in raw.translate(_DIGITS):
         value = json.loads(text, **hooks)
         if raw.count(b":") == _keys(value):
             return value

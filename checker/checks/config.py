@@ -12,37 +12,6 @@ from checker.errors import NotApplicable, Unavailable
 from checker.facts import ArtifactFacts, LoadFacts, StoredWeight
 from checker.registry import Verdict, check
 
-# registered in transformers 5.23 (quantizers/auto.py); those that checker/methods holds are judged, the others not yet
-UPSTREAM_METHODS = frozenset(
-    [
-        "aqlm",
-        "auto-round",
-        "awq",
-        "bitnet",
-        "compressed-tensors",
-        "eetq",
-        "fbgemm_fp8",
-        "fouroversix",
-        "fp8",
-        "fp_quant",
-        "gemma",
-        "gguf",
-        "gptq",
-        "higgs",
-        "hqq",
-        "metal",
-        "mxfp4",
-        "mxfp8",
-        "nvfp4",
-        "quanto",
-        "quark",
-        "sinq",
-        "spqr",
-        "torchao",
-        "vptq",
-    ]
-)
-
 
 @check("config.present", depth=Depth.STATIC)
 def config_present(artifact: ArtifactFacts) -> Verdict:
@@ -93,8 +62,6 @@ def config_method(artifact: ArtifactFacts) -> Verdict:
     name = config.get("quant_method")
     if artifact.declared_method is not None:
         return
-    if isinstance(name, str) and name in UPSTREAM_METHODS:
-        raise Unavailable(f"{name} is a method of transformers that this version of quant-verify cannot judge yet")
     near = difflib.get_close_matches(str(name), artifact.known_methods, n=1)
     known = ", ".join(artifact.known_methods)
     yield Finding(

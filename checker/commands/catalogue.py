@@ -6,9 +6,10 @@ import shutil
 import sys
 import textwrap
 
+from checker.config_values import did_you_mean
 from checker.domain import ExitCode
 from checker.errors import UsageError
-from checker.registry import Check, Method, all_checks, all_methods, did_you_mean
+from checker.registry import Check, Method, all_checks, all_methods
 
 
 def explain_checks(check_id: str | None) -> ExitCode:

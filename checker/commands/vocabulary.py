@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from checker.config_values import did_you_mean
 from checker.domain import Json
 from checker.matrix import Vocabulary
-from checker.registry import all_checks, all_methods, config_flaws, did_you_mean, method_declared
+from checker.registry import all_checks, all_methods, config_flaws, method_declared
 
 
 def vocabulary() -> Vocabulary:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from checker.config_values import did_you_mean
 from checker.domain import Cell, Json, Location, ModelRef
 from checker.errors import UsageError
 from checker.matrix.document import Document, ModelEntry
@@ -21,7 +22,6 @@ from checker.matrix.names import wrong_name
 from checker.matrix.problems import Problems
 from checker.matrix.references import expand_checkpoints, last_part, parse_reference
 from checker.matrix.yaml_tree import Step
-from checker.registry import did_you_mean
 
 MAX_CELLS = 10_000
 _NEAR_AMONG = 500  # ids; looking for the nearest name is slow

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
+from checker.config_values import did_you_mean
 from checker.matrix import Vocabulary
 from checker.matrix.document import Common, Document
 from checker.matrix.problems import Problems, shown
 from checker.matrix.yaml_tree import Node, Step
-from checker.registry import did_you_mean
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
 

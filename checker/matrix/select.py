@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
+from checker.config_values import did_you_mean
 from checker.domain import Cell, Json
 from checker.errors import UsageError
-from checker.registry import did_you_mean
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from checker.config_values import did_you_mean
 from checker.domain import Json
 from checker.matrix.document import (
     Common,
@@ -24,7 +25,6 @@ from checker.matrix.document import (
 )
 from checker.matrix.problems import Problems, shown
 from checker.matrix.yaml_tree import Node, Step
-from checker.registry import did_you_mean
 
 _PLACES: Mapping[str, type[BaseModel]] = {
     "defaults": Common,

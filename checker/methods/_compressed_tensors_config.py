@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from checker.config_values import Domain, boolean, names_or_none, number, one_of
 from checker.domain import Json
-from checker.methods._compressed_tensors_match import REGEX
 from checker.methods._compressed_tensors_plan import groups_of, texts
 from checker.methods._compressed_tensors_scheme import (
     FLOAT,
@@ -28,7 +28,7 @@ from checker.methods._compressed_tensors_scheme import (
     scheme_of,
     unknown_keys,
 )
-from checker.registry import Domain, boolean, names_or_none, number, one_of
+from checker.methods._name_rules import REGEX
 
 STATUSES = ("initialized", "calibration", "frozen", "compressed", "decompressed")
 _WANTED = {  # what a format can hold: type, bits, group sizes

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from checker.domain import Json
-from checker.methods._compressed_tensors_match import Names, Targets, is_class
 from checker.methods._compressed_tensors_scheme import DENSE, FORMATS, Scheme, scheme_of
+from checker.methods._name_rules import Names, Targets, is_class
 from checker.registry import Intent, Planner
 
 ROLES = ("linear", "expert", "vision", "head", "embedding")  # what can be quantized

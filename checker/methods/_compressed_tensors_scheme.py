@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from checker.config_values import Domain, boolean, did_you_mean, one_of
 from checker.domain import Json
-from checker.registry import Domain, boolean, did_you_mean, one_of
 
 PACKED = "pack-quantized"
 NVFP4, MXFP4, MXFP6, MXFP8 = "nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp6-pack-quantized", "mxfp8-quantized"

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from checker.config_values import Domain, boolean, names_or_none, one_of
 from checker.domain import Json
-from checker.registry import Domain, Intent, Planner, boolean, names_or_none, one_of
+from checker.registry import Intent, Planner
 
 KINDS = ("nvfp4", "mxfp4", "if4", "nvint4", "nvfp6_e2m3", "nvfp6_e3m2")
 E4M3_SCALES = ("nvfp4", "if4", "nvint4")

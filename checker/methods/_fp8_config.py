@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from checker.config_values import Domain, boolean, names_or_none, one_of
 from checker.domain import Json
 from checker.methods._fp8_layout import FP4_GROUP, Block
-from checker.registry import Domain, Intent, Planner, boolean, names_or_none, one_of
+from checker.registry import Intent, Planner
 
 USUAL_BLOCK: Block = (128, 128)
 UNDECLARED: Block = (128, 128)  # tried first where no config says anything

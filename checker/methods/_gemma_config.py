@@ -7,11 +7,13 @@ transformers/integrations/gemma_quant.py (5.23.0).
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 
 from checker.architecture import skip_matches
+from checker.config_values import Domain, boolean, names_or_none, one_of
 from checker.domain import Json
-from checker.registry import Domain, Intent, Planner, boolean, names_or_none, one_of
+from checker.registry import Intent, Planner
 
 BITS = (2, 4, 8)
 LONGEST_NAME = 250
@@ -33,9 +35,7 @@ def _module_settings(value: Json) -> str | None:
             or settings.keys() - {"num_bits"}
         ):
             return f"gives {repr(pattern)[:80]} the settings {repr(settings)[:80]}; only num_bits of 2, 4 or 8 is known"
-        try:
-            re.compile(pattern)
-        except re.error:
+        if not isinstance(pattern, str) or (_bounded(pattern) and _compiled(pattern) is None):
             return f"holds {repr(pattern)[:100]}, which is no regular expression"
     return None
 
@@ -62,7 +62,7 @@ def declared(config: Mapping[str, Json]) -> dict[str, Json]:
 def skips(config: Mapping[str, Json]) -> tuple[str, ...] | None:
     """The skip list; None stands for transformers' default (tied weights and the output head)."""
     listed = config.get("modules_to_not_convert")
-    return tuple(str(name) for name in listed) if isinstance(listed, list) else None
+    return tuple(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else None
 
 
 class Bits:
@@ -90,13 +90,20 @@ class Bits:
         return min(found, key=lambda item: item[0])[1] if found else self._usual
 
 
+def _bounded(pattern: str) -> bool:
+    """Whether searching for the expression cannot take for ever."""
+    few = len(_QUANTIFIER.findall(pattern)) <= _MOST_QUANTIFIERS
+    return few and _SAFE.fullmatch(pattern) is not None and _REPEATED_GROUP.search(pattern) is None
+
+
 def _compiled(pattern: str) -> re.Pattern[str] | None:
     """The expression, None when it is none or could take for ever."""
-    few = len(_QUANTIFIER.findall(pattern)) <= _MOST_QUANTIFIERS
-    if not few or _SAFE.fullmatch(pattern) is None or _REPEATED_GROUP.search(pattern):
+    if not _bounded(pattern):
         return None
     try:
-        return re.compile(pattern)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # "[[" may mean something else one day
+            return re.compile(pattern)
     except re.error:
         return None
 

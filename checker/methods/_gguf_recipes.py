@@ -1,14 +1,18 @@
 """llama.cpp's recipes: which types of tensors a file of each ``general.file_type`` holds.
 
-Source: ``llama_ftype_get_default_type`` and ``tensor_type_fallback`` in src/llama-quant.cpp (llama.cpp v0.5.0). A
-recipe mixes types: more bits for the output head, for attn_v and ffn_down; rows that are no multiple of 256 values get
-a type with blocks of 32, rows that are no multiple of 32 stay in 16 bit.
+Checked against what ``llama_model_quantize`` (llama.cpp v0.5.0) makes of rows of 128 and of 512 values for every recipe
+that needs no importance matrix; the others after ``llama_ftype`` in include/llama.h. A recipe mixes types: more bits
+for the output head, for attn_v and ffn_down; rows that are no multiple of 256 values get a type with blocks of 32,
+rows that are no multiple of 32 stay in 16 bit.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+
+Tensor = tuple[str, int, int]
+"""Type, values of a row, values in all."""
 
 # recipe -> the type that most of its tensors have
 DEFAULT_TYPES: Mapping[str, str] = {
@@ -74,23 +78,31 @@ def bits_of(quant_type: str) -> int:
     return int(digits) if digits else 0
 
 
-def plausible(recipe: str, tensors: Iterable[tuple[str, int]]) -> bool:
-    """Whether a file of this recipe could hold these tensors: (type, values of a row), head and embedding left out.
+def plausible(recipe: str, tensors: Iterable[Tensor]) -> bool:
+    """Whether a file of this recipe could hold these tensors, head and embedding left out.
 
-    One tensor of the recipe's own type, or of what stands in for it in short rows, is enough: recipes mix. Those of the
-    simple types hardly do; at least half of the tensors are of that type.
+    A quarter of all values in the recipe's own type, or in what stands in for it in short rows, is enough: healthy
+    files have more than half (Q3_K_L 57 %), and the types that a recipe adds hold less than a fifth.
     """
     own, found = DEFAULT_TYPES.get(recipe), list(tensors)
     if own is None:
         return False
-    if own in SIMPLE_TYPES:
-        return 0 < len(found) <= 2 * sum(kind == own for kind, _ in found)
     instead = FALLBACKS.get(own, OTHER_FALLBACKS)
-    return any(kind == own or (row % SUPER_BLOCK and kind in instead) for kind, row in found)
+    fitting = (
+        count
+        for kind, row, count in found
+        if kind == own
+        or (row % SUPER_BLOCK and own not in SIMPLE_TYPES and kind in instead)
+        or (own.startswith("IQ") and kind.startswith("IQ"))
+        or (recipe == "MXFP4_MOE" and kind == "Q8_0")  # all but experts
+    )
+    return sum(fitting) * 4 > sum(count for _, _, count in found)
 
 
-def likely(tensors: Iterable[tuple[str, int]]) -> str:
-    """The recipe that most of the tensors speak for."""
-    most = Counter(kind for kind, _ in tensors).most_common(1)
-    kind = most[0][0] if most else ""
+def likely(tensors: Iterable[Tensor]) -> str:
+    """The recipe that most of the values speak for."""
+    values: Counter[str] = Counter()
+    for kind, _, count in tensors:
+        values[kind] += count
+    kind = values.most_common(1)[0][0] if values else ""
     return next((recipe for recipe, own in DEFAULT_TYPES.items() if own == kind), kind)

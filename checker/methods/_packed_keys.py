@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from checker.config_values import Domain, boolean, one_of
 from checker.domain import Json
-from checker.registry import Domain, boolean, one_of
 
 
 def group_size(value: Json) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from checker.domain import Json
-from checker.methods._compressed_tensors_match import REGEX, entry_matches
+from checker.methods._name_rules import REGEX, entry_matches
 from checker.methods._packed_words import WIDTHS
 
 MOST_RULES = 100_000

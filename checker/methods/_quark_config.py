@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+from checker.config_values import Domain, boolean, number, one_of
 from checker.domain import Json
-from checker.registry import Domain, Intent, Planner, boolean, number, one_of
+from checker.registry import Intent, Planner
 
 BITS = {
     "int8": 8,
@@ -171,7 +172,7 @@ def matches(entry: str, name: str) -> bool:
 def excluded(config: Mapping[str, Json]) -> tuple[str, ...]:
     """The entries of ``exclude``."""
     listed = config.get("exclude")
-    return tuple(str(name) for name in listed) if isinstance(listed, list) else ()
+    return tuple(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else ()
 
 
 def planner(config: Mapping[str, Json]) -> Planner:

@@ -14,6 +14,7 @@ from checker.checkpoint import TensorHeader
 from checker.domain import Json
 from checker.facts import ExpectedTensor, StoredWeight
 from checker.inventory import Inventory
+from checker.methods._parts import size
 from checker.methods._quark_config import BITS, attributes_of, pack_method
 
 ITEM_BYTES = {"U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F16": 2, "BF16": 2, "I32": 4, "F32": 4}
@@ -200,16 +201,17 @@ def layout(weight: str, shape: tuple[int, ...], attributes: Mapping[str, Any]) -
     """The tensors of one layer of a dense [out, in] weight; activation scales only where they are static."""
     module = weight.removesuffix(".weight")
     rows, columns = shape[-2:]
-    dtype, scheme = str(attributes["dtype"]), str(attributes.get("scheme", "per_tensor"))
+    dtype, scheme = str(attributes.get("dtype")), str(attributes.get("scheme", "per_tensor"))
+    dtype = dtype if dtype in STORAGE else "int8"
     scale = str(attributes.get("scale_dtype") or ("U8" if dtype.startswith(("fp4", "fp6")) else "BF16"))
-    group = int(attributes.get("group_size") or 0)
+    group = size(attributes.get("group_size")) or 0
     stored = STORAGE[dtype]
     if dtype.startswith(("fp4", "fp6")):
         packed: tuple[int, ...] = (rows, columns * BITS[dtype] // 8)
         scales: tuple[int, ...] = (rows, math.ceil(columns / max(group, 1)))
         zeros = None
     else:
-        turned = _transposed(attributes)
+        turned = scheme == "per_group" and not dtype.startswith("fp")
         packed = (columns, rows) if turned else (rows, columns)
         groups = math.ceil(columns / max(group, 1))
         scales = {"per_tensor": (), "per_channel": (rows,)}.get(scheme, (groups, rows))

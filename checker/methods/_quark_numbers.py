@@ -145,9 +145,10 @@ def _zero_points(stored: npt.NDArray[np.generic], weight: StoredWeight, dtype: s
 def _block_scales(checkpoint: Checkpoint, weight: StoredWeight, rows: slice) -> Float32:
     """Powers of two with a bias of 127, or E4M3 times the scale of the whole weight (NVFP4)."""
     stored = checkpoint.part(f"{weight.module}.weight_scale", rows.start, rows.stop)
-    if stored.dtype != np.uint8:
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is counted and reported
+        if stored.dtype == np.uint8:
+            return np.ldexp(1.0, stored.astype(np.int32) - 127).astype(np.float32)
         second = f"{weight.module}.weight_scale_2"
         whole = checkpoint.float32(second).reshape(())[()] if second in checkpoint.tensors else np.float32(1)
         scales: Float32 = stored.astype(np.float32) * whole
-        return scales
-    return np.ldexp(np.float32(1), stored.astype(np.int32) - 127).astype(np.float32)
+    return scales

@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterator, Mapping
 
 from checker.architecture import skip_matches
+from checker.config_values import Domain, boolean, names_or_none, one_of
 from checker.domain import Json
-from checker.registry import LINEAR_ROLES, Domain, Intent, Planner, Unfit, boolean, names_or_none, one_of
+from checker.registry import LINEAR_ROLES, Intent, Planner, Unfit
 
 FLOAT8 = {"float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2"}
 FLOAT8_TILE = 16

@@ -43,6 +43,7 @@ def layout(dense: str, shape: tuple[int, ...], attributes: Mapping[str, Any]) ->
 def expected_tensors(
     prefix: str, kind: str, shape: tuple[int, ...], attributes: Mapping[str, Any]
 ) -> Iterator[ExpectedTensor]:
+    """The tensors of a weight held by a tensor subclass of this ``kind``, their names beginning with ``prefix``."""
     rows = LAYOUTS[kind](shape, attributes)
     parts = attributes.get("parts") or [part for part in rows if part not in OPTIONAL]
     optional = (*OPTIONAL, "zero_point") if kind == "Int8Tensor" else OPTIONAL

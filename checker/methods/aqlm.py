@@ -14,11 +14,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from checker.config_values import Domain, names_or_none, one_of
 from checker.domain import Json
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.inventory import Inventory
 from checker.methods._parts import as_found, float_dtype, is_size, number_flaws, part, size
-from checker.registry import Domain, Method, names_or_none, one_of, register_method
+from checker.registry import Method, register_method
 
 SETTINGS = ("in_group_size", "out_group_size", "num_codebooks", "nbits_per_codebook")
 DEFAULTS = {"in_group_size": 8, "out_group_size": 1, "num_codebooks": 1, "nbits_per_codebook": 16}
@@ -56,7 +57,11 @@ def _bits(settings: Mapping[str, Json]) -> Json:
 
 def _skips(config: Mapping[str, Json]) -> tuple[str, ...] | None:
     listed = config.get("linear_weights_not_to_quantize")
-    return tuple(str(name).removesuffix(".weight") for name in listed) if isinstance(listed, list) else ()
+    return (
+        tuple(name.removesuffix(".weight") for name in listed if isinstance(name, str))
+        if isinstance(listed, list)
+        else ()
+    )
 
 
 def _recognise(inventory: Inventory) -> tuple[StoredWeight, ...]:

@@ -7,8 +7,8 @@ zero points as they are, ``auto_round:auto_awq`` as AWQ's gemm. Only ``auto_roun
 
 Symmetric scales are negative where the value of largest magnitude is, so that it lies on code 0 exactly.
 ``extra_config`` holds settings of single layers, by name or regular expression; 16 bits keep a layer dense, as the
-tool does with layers whose sizes are no multiples of 32. Its packings of floating point
-(``auto_round:llm_compressor``, fp8) are not judged here.
+tool does with layers whose sizes are no multiples of 32. Where ``data_type`` names floats (MXFP4, NVFP4, MXFP8, 8-bit
+floats) or MXINT4, tensors are as ``checker/methods/_auto_round_floats.py`` says.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from checker.checkpoint import Checkpoint
+from checker.config_values import boolean, one_of
 from checker.domain import Json, Limit
 from checker.facts import ExpectedTensor, StoredWeight
 from checker.inventory import Inventory
+from checker.methods import _auto_round_floats as floats
 from checker.methods import _packed_keys as keys
 from checker.methods._awq_layout import layout as awq_layout
 from checker.methods._awq_stored import find_weights
 from checker.methods._packed_along_inputs import Reading, claims, packed_modules, read_weights
 from checker.methods._packed_plan import matches, outside_blocks, overrides, valid
 from checker.methods._packed_words import along_inputs_layout
-from checker.registry import Intent, Method, Planner, boolean, one_of, register_method
+from checker.registry import Intent, Method, Planner, register_method
 
 if TYPE_CHECKING:
     from checker.coded import CodedWeight, Window
@@ -46,6 +48,8 @@ def _packing(config: Mapping[str, Json]) -> str:
 
 
 def _declared(config: Mapping[str, Json]) -> dict[str, Json]:
+    if found := floats.declared(config):
+        return found
     packing = _packing(config)
     return {
         "bits": valid("bits", config.get("bits"), 4),
@@ -58,6 +62,8 @@ def _declared(config: Mapping[str, Json]) -> dict[str, Json]:
 
 def _recognise(inventory: Inventory) -> tuple[StoredWeight, ...]:
     config = inventory.config
+    if config is not None and floats.declared(config):
+        return floats.read_weights(inventory, config)
     modules = packed_modules(inventory)
     if not modules or (config is None and inventory.modules("g_idx")):
         return ()  # with g_idx and without a config it is GPTQ's
@@ -111,7 +117,8 @@ def _overrides(own: Json) -> dict[str, Json]:
     """A layer's own settings; ``dense`` where its bits are those of a float."""
     bits = own.get("bits") if isinstance(own, dict) else None
     dense = isinstance(bits, int) and bits >= DENSE_BITS
-    return {**overrides(own), **({"dense": True} if dense else {})}
+    kind = floats.kind_of(own.get("data_type")) if isinstance(own, dict) else ""
+    return {**overrides(own), **({"dense": True} if dense else {}), **({"data_type": kind} if kind else {})}
 
 
 def _planner(config: Mapping[str, Json]) -> Planner:
@@ -149,12 +156,18 @@ def _blocks(config: Mapping[str, Json]) -> tuple[str, ...]:
 
 def _layout(weight: str, shape: tuple[int, ...], attributes: Mapping[str, Any]) -> tuple[ExpectedTensor, ...]:
     """As GPTQ without ``g_idx``, or as AWQ's gemm."""
+    if "data_type" in attributes:
+        return floats.layout(weight, shape, attributes)
     if attributes.get("packing") == "awq":
         return awq_layout(weight, shape, {**attributes, "packing": "gemm"})
     return along_inputs_layout(weight, shape, {"g_idx": False, **attributes})
 
 
 def _decode(checkpoint: Checkpoint, weight: StoredWeight, window: Window | None) -> tuple[CodedWeight, ...]:
+    if "data_type" in weight.attributes:
+        from checker.methods._auto_round_float_numbers import decode as decode_floats
+
+        return decode_floats(checkpoint, weight, window)
     if weight.attributes["packing"] == "awq":
         from checker.methods._awq_numbers import decode
 
@@ -162,6 +175,17 @@ def _decode(checkpoint: Checkpoint, weight: StoredWeight, window: Window | None)
     from checker.methods._packed_numbers import decode_along_inputs
 
     return decode_along_inputs(checkpoint, weight, window)
+
+
+def _group_size(value: Json) -> str | None:
+    """As for GPTQ; 8-bit floats have 0 for the whole matrix, or the rows and columns of a block."""
+    block = isinstance(value, list) and len(value) == 2 and all(keys.group_size(size) is None for size in value)  # noqa: PLR2004
+    return None if block or value == 0 else keys.group_size(value)
+
+
+def _stored_dense(config: Mapping[str, Json]) -> str:
+    fake = config.get("packing_format") == "auto_round:fake"
+    return "auto_round:fake keeps rounded weights in their own type" if fake else ""
 
 
 register_method(
@@ -173,6 +197,7 @@ register_method(
             **keys.COMMON,
             "quant_method": one_of(*NAMES),
             "bits": one_of(4, 8, 2, 3, 5, 6, 7),
+            "group_size": _group_size,
             "packing_format": keys.text,
             "extra_config": keys.mapping_or_none,
             "low_gpu_mem_usage": boolean,
@@ -184,6 +209,7 @@ register_method(
         layout=_layout,
         skips=lambda _: None,
         planner=_planner,
+        stored_dense=_stored_dense,
         decode=_decode,
         config_class="transformers.AutoRoundConfig",
         limits={"weights.error.R": Limit(warn=2, fail=4), "weights.error.gain": Limit(fail=0.05)},

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from checker.architecture import skip_matches
 from checker.checkpoint import Checkpoint
+from checker.config_values import boolean, names_or_none, one_of
 from checker.domain import Json, Limit
 from checker.facts import StoredWeight
 from checker.inventory import Inventory
@@ -25,7 +26,7 @@ from checker.methods import _packed_keys as keys
 from checker.methods._awq_layout import PACKINGS, layout
 from checker.methods._awq_stored import find_weights
 from checker.methods._packed_plan import beside_language, dynamic_rule, dynamic_rules, overrides, valid
-from checker.registry import Intent, Method, Planner, boolean, names_or_none, one_of, register_method
+from checker.registry import Intent, Method, Planner, register_method
 
 if TYPE_CHECKING:
     from checker.coded import CodedWeight, Window

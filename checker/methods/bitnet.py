@@ -20,10 +20,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from checker.checkpoint import Checkpoint, TensorHeader
+from checker.config_values import Domain, boolean, names_or_none, number, one_of
 from checker.domain import Json, Limit
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.inventory import Inventory
-from checker.registry import Domain, Intent, Method, Planner, boolean, names_or_none, number, one_of, register_method
+from checker.registry import Intent, Method, Planner, register_method
 
 if TYPE_CHECKING:
     from checker.coded import CodeBook, CodedWeight, Window

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from checker.config_values import Domain, boolean, names_or_none, number, one_of
 from checker.domain import Json
-from checker.registry import Domain, boolean, names_or_none, number, one_of
 
 DTYPES = ("float32", "float16", "bfloat16")
 STORAGE = {"uint8": "U8", "int8": "I8", "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64"}

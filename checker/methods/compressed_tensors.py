@@ -28,9 +28,9 @@ from checker.facts import StoredWeight
 from checker.inventory import Inventory
 from checker.methods._compressed_tensors_config import KEYS, contradictions
 from checker.methods._compressed_tensors_layout import FLOATS, layout
-from checker.methods._compressed_tensors_match import same_module
 from checker.methods._compressed_tensors_plan import Plan, listed, planner, stored_dense
 from checker.methods._compressed_tensors_stored import MATRIX, Reader
+from checker.methods._name_rules import same_module
 from checker.registry import Method, register_method
 
 if TYPE_CHECKING:

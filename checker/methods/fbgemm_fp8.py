@@ -18,10 +18,11 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from checker.checkpoint import Checkpoint
+from checker.config_values import names_or_none, number, one_of
 from checker.domain import Json, Limit
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.inventory import Inventory
-from checker.registry import Method, names_or_none, number, one_of, register_method
+from checker.registry import Method, register_method
 
 if TYPE_CHECKING:
     from checker.coded import CodedWeight, Window

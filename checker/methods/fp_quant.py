@@ -19,10 +19,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from checker.checkpoint import Checkpoint, TensorHeader
+from checker.config_values import boolean, names_or_none, one_of
 from checker.domain import Json, Limit
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.inventory import Inventory
-from checker.registry import Method, boolean, names_or_none, one_of, register_method
+from checker.registry import Method, register_method
 
 if TYPE_CHECKING:
     from checker.coded import CodedWeight, Window

@@ -6,12 +6,11 @@ or U8 [out, in / 2] and [out, in / 4], low bits first, minus 8 and minus 2; ``we
 ``embedding_quantized`` in the same packing, ``embedding_scale`` F32 [rows, blocks of a row].
 
 Codes of 2 and 4 bits are stored alike: which they are stands only in the config, and shows in the width of the model.
-The releases are trained while they are quantized, so that their weights are not those of any baseline.
+No packer is published, so that it is not known how far healthy weights lie from a baseline's: they are not compared.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from checker.coded import CodedWeight, Window
 
 MATRIX = 2
+INCOMPARABLE = "no packer of this layout is published, so that healthy distances from a baseline are not known"
 _SCALES = ("input_activation_scale", "output_activation_scale")
 
 
@@ -71,7 +71,7 @@ def _read(inventory: Inventory, module: str, codes: str, scale: str, bits: confi
         attributes=attributes,
         expected=_layout(dense, shape, attributes) if shape else (as_found(name, header),),
         flaws=tuple(_activation_flaws(inventory, module)),
-        incomparable="Gemma's quantized releases are trained while quantized: their weights are not the baseline's",
+        incomparable=INCOMPARABLE,
     )
 
 
@@ -81,10 +81,11 @@ def _activation_flaws(inventory: Inventory, module: str) -> list[Flaw]:
 
 
 def _layout(weight: str, shape: tuple[int, ...], attributes: Mapping[str, Any]) -> tuple[ExpectedTensor, ...]:
-    module, bits = weight.removesuffix(".weight"), int(attributes.get("bits") or 4)
+    module, bits = weight.removesuffix(".weight"), attributes.get("bits")
+    bits = bits if isinstance(bits, int) and bits in config_of.BITS else 4
     rows, columns = shape[-2:]
     dtype = "I8" if bits == 8 else "U8"  # noqa: PLR2004 - bits
-    packed = (rows, math.ceil(columns * bits / 8))
+    packed = (rows, -(-columns * bits // 8))
     if attributes.get("embedding"):
         blocks = int(attributes.get("blocks") or 1)
         return (
@@ -117,6 +118,7 @@ register_method(
         planner=config_of.planner,
         ties_quantized=True,
         decode=_decode,
+        from_documentation=True,
         config_class="transformers.GemmaQuantizationConfig",
     )
 )

@@ -17,11 +17,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from checker.checkpoint.gguf_types import BLOCKS, FILE_TYPES
+from checker.config_values import Domain, boolean, one_of
 from checker.domain import Json
 from checker.facts import ExpectedTensor, StoredWeight
 from checker.inventory import Inventory
 from checker.methods._gguf_recipes import DENSE_RECIPES, bits_of, likely, plausible
-from checker.registry import Domain, Intent, Method, Planner, Unfit, boolean, one_of, register_method
+from checker.registry import Intent, Method, Planner, Unfit, register_method
 
 PREFIX = "GGUF_"
 LEAST_BLOCK = 32
@@ -88,7 +89,8 @@ def _recognise(inventory: Inventory) -> tuple[StoredWeight, ...]:
     said = (inventory.config or {}).get("file_type")
     inner = [header for header in found if not _ANY_TYPE.search(header.name)]
     tensors = [
-        (header.dtype.removeprefix(PREFIX), header.shape[-1] if header.shape else 0) for header in inner or found
+        (header.dtype.removeprefix(PREFIX), header.shape[-1] if header.shape else 0, header.numel)
+        for header in inner or found
     ]
     free = "quantized_by" in (inventory.config or {})  # publishers who choose every type keep the nearest recipe's name
     recipe = said if isinstance(said, str) and (free or plausible(said, tensors)) else likely(tensors)

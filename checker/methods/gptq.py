@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from checker.checkpoint import Checkpoint
+from checker.config_values import boolean, one_of
 from checker.domain import Json, Limit
 from checker.facts import StoredWeight
 from checker.inventory import Inventory
@@ -35,7 +36,7 @@ from checker.methods._packed_plan import (
     valid,
 )
 from checker.methods._packed_words import along_inputs_layout
-from checker.registry import Intent, Method, Planner, boolean, one_of, register_method
+from checker.registry import Intent, Method, Planner, register_method
 
 if TYPE_CHECKING:
     from checker.coded import CodedWeight, Window

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from checker.checkpoint import TensorHeader
+from checker.config_values import Domain, names_or_none, one_of
 from checker.domain import Json
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.inventory import Inventory
 from checker.methods._parts import as_found, float_dtype, number_flaws, part, size
-from checker.registry import Domain, Method, names_or_none, one_of, register_method
+from checker.registry import Method, register_method
 
 BITS, GROUPS = (2, 3, 4), (64, 128, 256)
 WORD = 16  # bits of an item of the packed weight
@@ -54,7 +55,7 @@ def _declared(config: Mapping[str, Json]) -> dict[str, Json]:
 
 def _skips(config: Mapping[str, Json]) -> tuple[str, ...] | None:
     listed = config.get("modules_to_not_convert")
-    return tuple(str(name) for name in listed) if isinstance(listed, list) else None
+    return tuple(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else None
 
 
 def _contradictions(config: Mapping[str, Json]) -> list[tuple[str, str]]:

@@ -18,10 +18,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from checker.checkpoint import Checkpoint
+from checker.config_values import Domain, names_or_none, one_of
 from checker.domain import Json, Limit
 from checker.facts import StoredWeight
 from checker.methods._hqq_state import layout, recognise
-from checker.registry import Domain, Intent, Method, Planner, names_or_none, one_of, register_method
+from checker.registry import Intent, Method, Planner, register_method
 
 if TYPE_CHECKING:
     from checker.coded import CodedWeight, Window
@@ -143,6 +144,7 @@ register_method(
         contradictions=_contradictions,
         decode=_decode,
         config_class="transformers.HqqConfig",
+        dense_in_any_float=True,  # transformers 4 keeps them in float32 whatever the config says
         limits={"weights.error.R": Limit(warn=1.5, fail=2.5), "weights.error.gain": Limit(fail=0.35)},
     )
 )

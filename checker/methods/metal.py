@@ -22,10 +22,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from checker.checkpoint import Checkpoint
+from checker.config_values import Domain, boolean, names_or_none, one_of
 from checker.domain import Json, Limit
 from checker.facts import StoredWeight
 from checker.methods._metal_state import BITS, MODES, layout, recognise
-from checker.registry import Domain, Intent, Method, Planner, Unfit, boolean, names_or_none, one_of, register_method
+from checker.registry import Intent, Method, Planner, Unfit, register_method
 
 if TYPE_CHECKING:
     from checker.coded import CodedWeight, Window

@@ -16,10 +16,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from checker.config_values import names_or_none, one_of
 from checker.domain import Json, Severity
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.inventory import Inventory
-from checker.registry import Method, Unfit, names_or_none, one_of, register_method
+from checker.registry import Method, Unfit, register_method
 
 GROUP = 16
 MATRIX = 2

@@ -19,10 +19,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from checker.checkpoint import Checkpoint
+from checker.config_values import Domain, names_or_none, one_of
 from checker.domain import Json, Limit
 from checker.facts import StoredWeight
 from checker.methods._quanto_state import layout, recognise
-from checker.registry import Domain, Intent, Method, Planner, names_or_none, one_of, register_method
+from checker.registry import Intent, Method, Planner, register_method
 
 if TYPE_CHECKING:
     from checker.coded import CodedWeight, Window

@@ -19,11 +19,12 @@ from typing import Any
 from checker.checkpoint.files import list_folder
 from checker.checkpoint.json_file import read_json
 from checker.checkpoint.problem import Refused
+from checker.config_values import Domain, boolean, names_or_none, one_of
 from checker.domain import Json
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.inventory import Inventory
 from checker.methods._parts import as_found, number_flaws, part, size
-from checker.registry import Domain, Method, boolean, names_or_none, one_of, register_method
+from checker.registry import Method, register_method
 
 SIDECAR = "model.safetensors.index.json.meta.json"
 PER_ITEM = {8: 1, 6: 5, 5: 6, 4: 2, 3: 10, 2: 4, 1: 8}  # codes of a byte (I32 for 3, 5 and 6 bit)
@@ -74,7 +75,7 @@ def _declared(config: Mapping[str, Json]) -> dict[str, Json]:
 def _skips(config: Mapping[str, Json]) -> tuple[str, ...] | None:
     """There is no default list: without one the output head is quantized as well."""
     listed = config.get("modules_to_not_convert")
-    return tuple(str(name) for name in listed) if isinstance(listed, list) else ()
+    return tuple(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else ()
 
 
 def _recognise(inventory: Inventory) -> tuple[StoredWeight, ...]:

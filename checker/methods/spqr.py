@@ -15,11 +15,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from checker.config_values import Domain, names_or_none, one_of
 from checker.domain import Json
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.inventory import Inventory
 from checker.methods._parts import READ_REMOTELY, as_found, part, size
-from checker.registry import Domain, Method, names_or_none, one_of, register_method
+from checker.registry import Method, register_method
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +57,7 @@ def _declared(config: Mapping[str, Json]) -> dict[str, Json]:
 
 def _skips(config: Mapping[str, Json]) -> tuple[str, ...] | None:
     listed = config.get("modules_to_not_convert")
-    return tuple(str(name) for name in listed) if isinstance(listed, list) else None
+    return tuple(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else None
 
 
 def _recognise(inventory: Inventory) -> tuple[StoredWeight, ...]:
@@ -77,6 +78,8 @@ def _read(inventory: Inventory, module: str) -> StoredWeight:
     permuted = inventory.header(module, "in_perm") is not None
     if permuted:
         attributes["permuted"] = True
+    else:
+        attributes["columns_rounded_to"] = TILE  # only whole tiles are stored
     dense = f"{module}.weight"
     flaws = [*_said_otherwise(inventory, module)]
     if shape is not None and offsets is not None:

@@ -15,11 +15,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from checker.config_values import Domain, names_or_none, one_of
 from checker.domain import Json
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.inventory import Inventory
 from checker.methods._parts import as_found, float_dtype, number_flaws, part, size
-from checker.registry import Domain, Intent, Method, Planner, names_or_none, one_of, register_method
+from checker.registry import Intent, Method, Planner, register_method
 
 WORD = 32  # bits of an item of the packed indices
 MOST_BITS = 32  # of main and residual index together
@@ -95,7 +96,7 @@ def _declared(config: Mapping[str, Json]) -> dict[str, Json]:
 
 def _skips(config: Mapping[str, Json]) -> tuple[str, ...] | None:
     listed = config.get("modules_to_not_convert")
-    return tuple(str(name) for name in listed) if isinstance(listed, list) else None
+    return tuple(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else None
 
 
 def _planner(config: Mapping[str, Json]) -> Planner:

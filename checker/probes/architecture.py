@@ -14,6 +14,7 @@ from checker.errors import NotApplicable, Unavailable
 from checker.facts import ArchitectureFacts, ArtifactFacts, Flaw
 from checker.probes.conversion import Conversion, Placement, Shape
 from checker.probes.load import one_line
+from checker.probes.names import REMADE
 from checker.probes.skeleton import build_model, import_transformers, is_linear, read_config
 from checker.registry import Method
 
@@ -102,8 +103,8 @@ def _dense_tensors(artifact: ArtifactFacts) -> dict[str, _Tensor]:
         name: _Tensor(where=name, shape=fact.shape) for name, fact in artifact.tensors.items() if name not in parts
     }
     for weight in artifact.weights:
-        dense = getattr(weight, "dense", "") or weight.weight
-        tensors[dense] = _Tensor(where=weight.weight, shape=weight.shape, quantized=True)
+        shape = None if "columns_rounded_to" in weight.attributes else weight.shape
+        tensors[weight.dense] = _Tensor(where=weight.weight, shape=shape, quantized=True)
     return dict(_expert_by_expert(tensors))
 
 
@@ -223,9 +224,12 @@ def _without_unfused(
 
 def _without_scales(unexpected: Mapping[str, str], artifact: ArtifactFacts) -> dict[str, str]:
     """Without companions of quantized weights: other checks judge them. Packed layers may have their own bias."""
+    unexpected = {name: renamed for name, renamed in unexpected.items() if not name.endswith(REMADE)}
     if artifact.quantization_config is None and not artifact.weights:
-        return dict(unexpected)
-    repacked = {weight.module: getattr(weight, "dense", "") not in ("", weight.weight) for weight in artifact.weights}
+        return unexpected
+    if artifact.stored_dense:  # what its quantizer keeps beside dense weights (Hadamard matrices, …)
+        unexpected = {name: renamed for name, renamed in unexpected.items() if name.endswith((".weight", ".bias"))}
+    repacked = {weight.module: weight.dense != weight.weight for weight in artifact.weights}
     kept = {}
     for name, renamed in unexpected.items():
         module, _, last = name.rpartition(".")

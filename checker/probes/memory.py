@@ -15,11 +15,10 @@ from checker.checkpoint import Checkpoint, TensorHeader
 from checker.domain import Json
 from checker.facts import ByteRow, ExpectedTensor, MemoryFact, ModuleFact, StoredWeight
 from checker.probes.modules import FLOATS
-from checker.probes.names import dense_names
+from checker.probes.names import REMADE, dense_names, fused_name
 from checker.registry import Method
 
 ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
-REMADE = ("rotary_emb.inv_freq", "rotary_emb.original_inv_freq")  # buffers that every loader makes anew
 CODES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64"}
 
 
@@ -120,13 +119,16 @@ def _from_baseline(
 
 
 def _remade(weights: tuple[StoredWeight, ...], baseline: Checkpoint) -> tuple[list[StoredWeight], set[str]]:
-    """Weights made of several tensors of the baseline, or of a copy of one; and the tensors that are gone for it."""
+    """Weights made of several tensors of the baseline, of a part or a copy of one; and the tensors gone for it."""
     remade: list[StoredWeight] = []
     gone: set[str] = set()
     for weight in weights:
         if counterpart(weight.dense, baseline.tensors) is None and (names := dense_names(weight, baseline)):
             remade.append(weight)
             gone.update(names if len(names) > 1 else ())
+        elif not counterpart(weight.dense, baseline.tensors) and (fused := fused_name(weight, baseline)):
+            remade.append(weight)
+            gone.update((fused, f"{fused}_bias"))
     return remade, gone
 
 

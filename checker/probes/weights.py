@@ -23,6 +23,7 @@ from checker.domain import Severity
 from checker.errors import NotApplicable
 from checker.facts import ArtifactFacts, CodeFact, ErrorFact, ExpectedTensor, Flaw, ScaleFact, StoredWeight, WeightFacts
 from checker.probes.gains import LEAST_ROWS, fit_gains
+from checker.probes.names import fused_name
 from checker.probes.original import Original
 from checker.probes.rescaling import was_rescaled
 from checker.probes.sampling import REMOTE_WINDOWS, WINDOWS, sample_weights, sample_windows
@@ -142,6 +143,8 @@ class _Reader:
         original = None
         if self.baseline is not None and not weight.incomparable:
             original = Original(weight, self.baseline)
+            if original.flaw and fused_name(weight, self.baseline):
+                original = None  # its values lie among those of other experts, in an order that names do not tell
         sums = _Sums()
         with np.errstate(invalid="ignore", over="ignore"):  # hostile scales; they are counted and reported
             for coded in pieces:

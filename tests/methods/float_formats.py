@@ -23,7 +23,7 @@ def assert_equals_library(method_id: str, name: str, *, exponent_only: bool = Fa
     """
     checkpoint, weights = open_fixture(method_id, name)
     method = method_of(method_id)
-    values, _ = read_tensors(CHECKPOINTS / method_id / name / "dequantized.safetensors")
+    values, _ = read_tensors(CHECKPOINTS / method_id / name / "dequantized.tensors")
     assert values
     for dense, tensor in values.items():
         kind = FLOAT_TYPES[tensor.dtype]

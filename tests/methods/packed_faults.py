@@ -46,6 +46,17 @@ def words(name: str, change: Callable[[npt.NDArray[np.uint32]], npt.NDArray[np.u
     return fault
 
 
+def raw(name: str, change: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]) -> Fault:
+    """Change a tensor's bytes, a row of them for each of its rows."""
+
+    def fault(file: Damaged) -> None:
+        tensor = file.tensors[name]
+        numbers = tensor.view("u1").reshape(tensor.shape[0], -1)
+        numbers[:] = change(numbers.copy())
+
+    return fault
+
+
 def swap_nibbles(numbers: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
     low = np.uint32(0x0F0F0F0F)
     return (numbers & low) << np.uint32(4) | (numbers >> np.uint32(4)) & low

@@ -25,6 +25,14 @@ from checker.registry import config_flaws
 ID = "auto-round"
 METHOD = method_of(ID)
 NAMES = fixtures_of(ID)
+FLOATS = [name for name in NAMES if name.startswith(("fp8", "mx", "nvfp"))]
+LEVELS = {
+    "nvfp4": (0.65, 0.8),
+    "mxfp4": (0.9, 1.15),
+    "mxfp8": (1.0, 1.6),
+    "fp8-static": (0.85, 1.1),
+    "tuned": (1.1, 1.7),
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -46,17 +54,20 @@ def test_parts_of_a_weight_decode_as_the_whole(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_error_is_what_theory_gives(name: str) -> None:
-    """Rounding to the nearest: R is 1. Tuning trades weight error for the error of outputs."""
+    """Rounding to the nearest: R is 1. Tuning trades weight error for the error of outputs.
+
+    MXFP8 takes the power of two below, so that values up to an eighth too large are cut off.
+    """
     folder = CHECKPOINTS / ID / name
     rows: Any = judge_files(folder, baseline_of(folder)).measurements["weights"]
     ratios = [row["R"] for row in rows]
     assert len(ratios) == len(open_fixture(ID, name)[1])
-    low, high = (1.1, 1.7) if name == "tuned" else (0.9, 1.1)
+    low, high = LEVELS.get(name, (0.9, 1.1))
     assert low < min(ratios)
     assert max(ratios) < high
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("awq-asym", "gptqmodel-asym")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("awq-asym", "gptqmodel-asym", *FLOATS)])
 def test_headers_without_g_idx_are_taken_for_it(name: str) -> None:
     checkpoint, declared = open_fixture(ID, name)
     by_headers = recognise(METHOD, checkpoint)
@@ -64,6 +75,13 @@ def test_headers_without_g_idx_are_taken_for_it(name: str) -> None:
     for weight in by_headers:
         told = declared[weight.dense]
         assert (weight.shape, weight.attributes["bits"]) == (told.shape, told.attributes["bits"])
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_floats_are_known_by_the_config_alone(name: str) -> None:
+    """Their headers are those of compressed-tensors or fp8."""
+    checkpoint, _ = open_fixture(ID, name)
+    assert recognise(METHOD, checkpoint) == ()
 
 
 @pytest.mark.parametrize("name", ["awq-asym", "gptqmodel-asym"])

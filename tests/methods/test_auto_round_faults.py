@@ -16,6 +16,7 @@ from packed_faults import (
     lose,
     no_config,
     one,
+    raw,
     scales,
     swap,
     swap_nibbles,
@@ -33,6 +34,8 @@ FIRST = "model.layers.0.mlp.down_proj.qweight"  # of the weights in the file
 PARTS = ("qweight", "qzeros", "scales")
 DENSE, UNDECODED = FIXTURES / "baselines", dict.fromkeys(("weights.scales", "weights.codes", "weights.error"), CODES)
 ONES = np.uint32(0x11111111)
+PACKED = f"{LAYER}.weight_packed"
+UNPACKED, UNSCALED = dict.fromkeys(UNDECODED, PACKED), dict.fromkeys(UNDECODED, f"{LAYER}.weight")
 HEAD = {"lm_head": {"bits": 4, "group_size": 64, "sym": True}}
 
 FAULTS: dict[str, tuple[str, Fault, dict[str, str]]] = {
@@ -109,6 +112,57 @@ FAULTS: dict[str, tuple[str, Fault, dict[str, str]]] = {
         "gptq-sym",
         config(block_name_to_quantize="model.layers.1"),
         {"layers.excluded": LAYER, "memory.ratio": f"{LAYER}.weight"},
+    ),
+    "global scale lost": (
+        "nvfp4",
+        lose(f"{LAYER}.weight_global_scale"),
+        {"layers.complete": f"{LAYER}.weight_global_scale", "memory.ratio": f"{LAYER}.weight_global_scale", **UNPACKED},
+    ),
+    "activation's scale lost": (
+        "fp8-static",
+        lose(f"{LAYER}.input_scale"),
+        {"layers.complete": f"{LAYER}.input_scale", "memory.ratio": f"{LAYER}.input_scale", **UNSCALED},
+    ),
+    "scales of floats lost": (
+        "mxfp4",
+        lose(f"{LAYER}.weight_scale"),
+        {"layers.complete": f"{LAYER}.weight_scale", "memory.ratio": f"{LAYER}.weight_scale", **UNPACKED},
+    ),
+    "packed floats lost": (
+        "mxfp4",
+        lose(PACKED),
+        {"layers.complete": PACKED, "memory.ratio": f"{LAYER}.weight", **UNPACKED},
+    ),
+    "exponents one too large": (
+        "mxfp4", raw(f"{LAYER}.weight_scale", lambda e: e + np.uint8(1)), {"weights.error": LAYER}
+    ),
+    "exponent not a number": (
+        "mxfp8",
+        raw(f"{LAYER}.weight_scale", lambda e: e | np.uint8(255)),
+        {"weights.scales": LAYER, "weights.error": LAYER},
+    ),
+    "scales of the next block": (
+        "nvfp4", raw(f"{LAYER}.weight_scale", lambda s: np.roll(s, 1, axis=1)), {"weights.error": LAYER}
+    ),
+    "nibbles of floats swapped": (
+        "nvfp4", raw(PACKED, lambda w: w << np.uint8(4) | w >> np.uint8(4)), {"weights.error": LAYER}
+    ),
+    "signs of quarters lost": ("mxint4", raw(PACKED, lambda w: w & np.uint8(0x77)), {"weights.error": LAYER}),
+    "8-bit codes not numbers": (
+        "fp8-tensor",
+        raw(f"{LAYER}.weight", lambda w: w | np.uint8(127)),
+        {"weights.scales": LAYER, "weights.error": LAYER},
+    ),
+    "rows of another layer": (
+        "fp8-static", raw(f"{LAYER}.weight", lambda w: np.roll(w, 1, axis=0)), {"weights.error": LAYER}
+    ),
+    "kind of floats lied about": (
+        "nvfp4", config(data_type="mx_fp"), {"config.truthful": "model.layers.0.mlp.experts.0.down_proj.weight_packed"}
+    ),
+    "bits of floats lied about": (
+        "mxfp8",
+        config(bits=4),
+        {"config.truthful": "model.layers.0.mlp.experts.0.down_proj.weight", "memory.ratio": PACKED},
     ),
 }  # fmt: skip
 

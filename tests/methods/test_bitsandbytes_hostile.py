@@ -10,7 +10,7 @@ from models import Damaged, Stored, write_tensors
 
 from checker.checkpoint import open_checkpoint
 from checker.inventory import Inventory
-from checker.registry import all_methods
+from checker.registry import Method, all_methods
 
 FOUR, EIGHT = (next(method for method in all_methods() if method.id == f"bitsandbytes-{bits}bit") for bits in (4, 8))
 LAYER = "model.layers.0.mlp.up_proj"

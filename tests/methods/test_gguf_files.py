@@ -46,24 +46,30 @@ def test_recipes_mix_types():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "tensors", "expected"),
-    [
-        ("Q4_K_M", [("Q4_K", 4096), ("Q6_K", 4096)], True),
-        ("Q4_K_M", [("Q5_0", 128)], True),  # what stands in for it in short rows
-        ("Q4_K_M", [("Q5_0", 4096)], False),
-        ("Q4_K_M", [("Q8_0", 4096)], False),
-        ("Q8_0", [("Q4_K", 4096), ("Q6_K", 4096)], False),
-        ("Q8_0", [("Q8_0", 128), ("Q5_0", 128), ("Q5_0", 128)], False),
-        ("Q4_0", [("Q4_0", 4096), ("Q4_0", 4096), ("Q4_1", 4096)], True),
-        ("Q2_K", [("Q2_K", 4096), ("Q3_K", 4096)], True),
-        ("IQ3_M", [("IQ3_S", 4096), ("Q4_K", 4096)], True),
-        ("IQ4_XS", [("IQ4_NL", 96)], True),
-        ("F16", [("Q4_K", 4096)], False),
-        ("Q4_K_M", [], False),
+    ("recipe", "row", "shares", "expected"),
+    [  # shares of the values, as llama.cpp made them of rows of 512 and 128 values
+        ("Q4_K_M", 512, {"Q4_K": 48, "Q6_K": 8}, True),
+        ("Q6_K", 512, {"Q4_K": 48, "Q6_K": 8}, False),
+        ("Q5_K_M", 512, {"Q4_K": 51, "Q5_K": 5}, False),
+        ("Q3_K_L", 512, {"Q3_K": 32, "Q5_K": 24}, True),
+        ("Q2_K", 512, {"Q2_K": 32, "Q3_K": 24}, True),
+        ("IQ3_M", 512, {"IQ3_S": 39, "Q4_K": 17}, True),
+        ("Q4_0", 512, {"Q4_0": 40, "Q4_1": 16}, True),
+        ("Q8_0", 512, {"Q4_K": 48, "Q6_K": 8}, False),
+        ("MXFP4_MOE", 512, {"Q8_0": 56}, True),
+        ("Q4_K_M", 128, {"Q5_0": 11, "Q8_0": 1}, True),  # what stands in for Q4_K in short rows
+        ("Q4_K_M", 512, {"Q5_0": 11, "Q8_0": 1}, False),
+        ("Q5_1", 128, {"Q5_0": 12}, False),
+        ("Q3_K_M", 128, {"Q4_0": 8, "Q5_0": 2, "Q5_1": 2, "Q4_K": 2}, True),
+        ("IQ4_XS", 96, {"IQ4_NL": 12}, True),
+        ("TQ2_0", 128, {"Q4_0": 12, "TQ2_0": 2}, True),
+        ("F16", 512, {"Q4_K": 1}, False),
+        ("Q4_K_M", 512, {}, False),
+        ("unheard of", 512, {"Q4_K": 1}, False),
     ],
 )
-def test_what_a_recipe_may_hold(recipe: str, tensors: list[tuple[str, int]], expected: bool):
-    assert plausible(recipe, tensors) is expected
+def test_what_a_recipe_may_hold(recipe: str, row: int, shares: dict[str, int], expected: bool):
+    assert plausible(recipe, [(kind, row, count) for kind, count in shares.items()]) is expected
 
 
 def test_the_number_in_a_types_name_is_its_bits():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from decoding import (
     open_fixture,
     recognise,
 )
-from models import judge_files
+from models import damage, judge_files
 
 from checker.checkpoint import open_checkpoint
+from checker.domain import Outcome
 from checker.registry import config_flaws
 
 ID = "gptq"
@@ -123,3 +125,26 @@ def test_a_config_without_format_is_version_one() -> None:
         (old, *_) = recognise(METHOD, checkpoint, {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": False})
         (new, *_) = recognise(METHOD, checkpoint, {"quant_method": "gptq", "checkpoint_format": "gptq_v2"})
     assert (old.attributes["zero_offset"], new.attributes["zero_offset"]) == (1, 0)
+
+
+@pytest.mark.parametrize("baseline", [True, False])
+def test_zero_biases_of_early_files_are_no_finding(baseline: bool, tmp_path: Path) -> None:
+    """AutoGPTQ stored a bias of zeros for every layer, and a config of few keys."""
+    healthy = CHECKPOINTS / ID / "w4-g64-sym"
+    with damage(healthy, tmp_path / "early") as file:
+        for name in [name for name in file.tensors if name.endswith(".scales")]:
+            outputs = file.tensors[name].shape[1]
+            file.put(name.replace(".scales", ".bias"), "F16", [outputs], bytes(2 * outputs))
+        file.config["quantization_config"] = {
+            "quant_method": "gptq",
+            "bits": 4,
+            "group_size": 64,
+            "damp_percent": 0.1,
+            "desc_act": False,
+            "sym": True,
+            "true_sequential": True,
+            "model_name_or_path": None,
+            "model_file_base_name": "model",
+        }
+    judged = judge_files(tmp_path / "early", baseline_of(healthy) if baseline else None)
+    assert not judged.ids(Outcome.FAIL) | judged.ids(Outcome.WARN) | judged.ids(Outcome.ERROR), judged.text()

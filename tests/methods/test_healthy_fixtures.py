@@ -1,4 +1,4 @@
-"""Checkpoints made by the real tools are healthy: nothing fails, with and without their baseline, in whatever way read."""
+"""Checkpoints made by the real tools are healthy: nothing fails, with and without a baseline, whole or sampled."""
 
 from __future__ import annotations
 

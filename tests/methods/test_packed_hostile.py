@@ -35,11 +35,16 @@ KEYS = (
     "modules_to_not_convert",
     "modules_in_block_to_quantize",
     "lm_head",
+    "data_type",
+    "weight_block_size",
 )
 VALUES: tuple[Any, ...] = (
     None, 0, -1, -2, 1, 3, 7, 16, 1 << 40, 1 << 70, 1.5, True, "", "4", "x" * 10_000, [], ["", 3, None], [[["a"]]], {},
-    {"": 4}, {"(": {"bits": 8}}, {"-:(": {}}, {".*": {"bits": 1 << 70, "group_size": 0}}, {".*": "8"}, {".*": False},
+    "mx_fp", "nv_fp", "mx_int", "fp", [128, 128], [0, -1], {"": 4},
+    {"(": {"bits": 8}}, {"-:(": {}}, {".*": {"bits": 1 << 70, "group_size": 0}}, {".*": "8"}, {".*": False},
 )  # fmt: skip
+
+CHECKS = (config_keys, config_truthful, layers_complete, layers_coverage, layers_excluded, memory_ratio)
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -53,15 +58,9 @@ def test_no_value_of_a_key_raises(method: str, key: str) -> None:
             quantization = {**config["quantization_config"], key: value}  # type: ignore[dict-item]
             changed = replace(checkpoint, config={**config, "quantization_config": quantization})
             facts = gather_artifact(changed, baseline)
-            assert len(facts.weights) == 14
-            for check in (
-                config_keys,
-                config_truthful,
-                layers_complete,
-                layers_coverage,
-                layers_excluded,
-                memory_ratio,
-            ):
+            floats = "data_type" in facts.declared  # and so none of these integers is one of its weights
+            assert len(facts.weights) == (0 if floats else 14)
+            for check in () if floats else CHECKS:
                 list(check(facts))
 
 
@@ -76,6 +75,21 @@ SHAPES: tuple[tuple[int, ...], ...] = (
     (16, 128, 1),
     (1 << 40, 1),
 )
+
+
+@pytest.mark.parametrize("part", ["weight", "weight_packed", "weight_scale", "weight_scale_inv", "input_scale"])
+@pytest.mark.parametrize("kind", ["mx_fp", "mx_int", "nv_fp", "fp"])
+def test_no_shape_or_type_of_a_float_is_an_internal_error(kind: str, part: str) -> None:
+    usual = {"weight_packed": ("U8", (16, 64)), "weight_scale": ("U8", (16, 4))}
+    for dtype in ("I32", "F16", "BF16", "F32", "F8_E4M3", "U8"):
+        for shape in SHAPES:
+            parts = {**usual, part: (dtype, shape)}
+            tensors = {f"model.layers.0.x.{name}": _header(name, *given) for name, given in parts.items()}
+            config = {"quant_method": "auto-round", "data_type": kind, "bits": 4, "weight_block_size": [128, 128]}
+            inventory = Inventory(Checkpoint(folder=Path(), tensors=tensors), config)
+            for weight in method_of("auto-round").recognise(inventory):
+                assert sum(not tensor.companion for tensor in weight.expected) == 1
+                assert weight.shape is None or min(weight.shape) > 0
 
 
 @pytest.mark.parametrize("part", ["qweight", "qzeros", "scales", "g_idx", "bias", "scaled_zeros"])

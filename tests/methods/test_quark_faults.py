@@ -44,6 +44,10 @@ def set_scale(value: float) -> Fault:
     return fault
 
 
+def largest_exponent(file: Damaged) -> None:
+    file.tensors[f"{LAYER}.weight_scale"].view("u1")[0] = 255
+
+
 def shift_scales(file: Damaged) -> None:
     scales = file.tensors[f"{LAYER}.weight_scale"].view("<u2")
     scales[:] = np.roll(scales, 1)
@@ -115,6 +119,7 @@ ROWS: list[tuple[str, str, Fault, str, tuple[Severity, str]]] = [
     ("scale zero, fp8", "moe-fp8", set_scale(0), "weights.scales", (FAIL, LAYER)),
     ("scales NaN", "odd-uint8-channel", set_scale(float("nan")), "weights.scales", (FAIL, LAYER)),
     ("scales infinite", "odd-fp8-channel", set_scale(float("inf")), "weights.scales", (FAIL, LAYER)),
+    ("scale beyond float32", "moe-mxfp4", largest_exponent, "weights.scales", (FAIL, LAYER)),
     ("scales shifted, rows", "odd-fp8-channel", shift_scales, "weights.error", (FAIL, LAYER)),
     ("scales shifted, groups", "moe-int4-group", shift_scales, "weights.error", (FAIL, LAYER)),
     ("zero points off by one", "odd-uint8-channel", zero_points(1), "weights.error", (FAIL, LAYER)),

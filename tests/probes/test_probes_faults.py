@@ -544,11 +544,13 @@ def test_all_but_a_few_faults_are_found_without_a_baseline(zoo: Zoo, tmp_path: P
     assert bool(judged.ids(Outcome.FAIL) | judged.ids(Outcome.WARN)) is (name not in NEED_A_BASELINE), judged.text()
 
 
-def test_a_method_known_upstream_only_is_not_verified(zoo: Zoo, tmp_path: Path):
+def test_a_config_of_another_method_is_told(zoo: Zoo, tmp_path: Path):
     with damage(zoo.quantized("llama", "nf4"), tmp_path / "copy") as damaged:
-        damaged.quantization["quant_method"] = "gptq"
+        damaged.config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 64}
     judged = judge_files(tmp_path / "copy", zoo.baseline("llama"))
-    assert judged.ids(Outcome.ERROR) == {"config.method"}
+    assert "config.truthful" in judged.ids(Outcome.FAIL), judged.text()
+    [finding] = judged.results["config.truthful"].findings
+    assert (finding.observed, finding.limit) == ("bitsandbytes-4bit", "gptq")
 
 
 def test_a_tied_head_that_is_stored_warns(zoo: Zoo, tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Which modules the names in a compressed-tensors config mean: whole names, ``re:`` expressions, class names.
+"""Which modules the names in a config mean: whole names, ``re:`` expressions, class names (compressed-tensors, GPTQ).
 
 Source: ``match_name`` and ``match_targets`` in compressed_tensors/utils/match.py. Expressions come from a file that may
 be hostile, and Python's matcher can backtrack for ever; so an expression is cut at its ``.*``, and the parts, which
