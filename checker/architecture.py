@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -224,13 +225,20 @@ def skip_matches(entry: str, module: str) -> bool:
     """
     if module.endswith(entry):
         return True
-    few = len(_QUANTIFIER.findall(entry)) <= _MOST_QUANTIFIERS and len(module) <= _LONGEST_NAME
+    expression = _skip_expression(entry, len(module) <= _LONGEST_NAME)
+    return expression is not None and expression.match(module) is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def _skip_expression(entry: str, short: bool) -> re.Pattern[str] | None:
+    """The expression of a skip-list entry, None when it is none; ``short``: the name to match is no hostile one."""
+    few = len(_QUANTIFIER.findall(entry)) <= _MOST_QUANTIFIERS and short
     safe = few and _SAFE_REGEX.fullmatch(entry) is not None
     try:
-        expression = re.compile(rf"(?:{entry if safe else re.escape(entry)})(?:(?<=\.)|(?=\.|$))")
+        with warnings.catch_warnings(action="ignore"):  # "[[" may mean something else one day
+            return re.compile(rf"(?:{entry if safe else re.escape(entry)})(?:(?<=\.)|(?=\.|$))")
     except re.error:
-        return False
-    return expression.match(module) is not None
+        return None
 
 
 def fused_groups(modules: Iterable[str]) -> tuple[tuple[str, ...], ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import platform
 import re
@@ -61,6 +62,22 @@ def checks() -> str:
 def methods() -> str:
     """The catalogue of methods, as ``methods`` gives it."""
     return method_table(all_methods())
+
+
+def fixtures() -> str:
+    """Which tool, in which version, made the checkpoints that each method is tested on."""
+    made: dict[str, dict[str, int]] = {}
+    for path in sorted((ROOT / "tests" / "fixtures" / "checkpoints").glob("*/*/fixture.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        package, version = next(iter(record["versions"].items()))
+        tool = f"{package} {version.partition('+')[0]}"
+        counts = made.setdefault(path.parent.parent.name, {})
+        counts[tool] = counts.get(tool, 0) + 1
+    rows = [
+        (method, ", ".join(f"{tool} ({count})" for tool, count in sorted(tools.items())))
+        for method, tools in sorted(made.items())
+    ]
+    return table(("method", "fixtures made with (how many)"), *rows)
 
 
 def limits() -> str:
@@ -192,6 +209,7 @@ def depths(folder: str) -> str:
 GENERATED: dict[str, Callable[[], str]] = {
     "checks": checks,
     "methods": methods,
+    "fixtures": fixtures,
     "limits": limits,
     "commands": commands,
     "options": options,

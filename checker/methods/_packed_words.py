@@ -112,8 +112,8 @@ def along_inputs_layout(
     if len(shape) != MATRIX:
         return (tensor(f"{module}.qweight", "I32", (0, 0), packed=True),)
     outputs, inputs = shape
-    bits = int(attributes["bits"])
-    groups = group_count(inputs, int(attributes["group_size"]))
+    bits = int(attributes.get("bits", 4))
+    groups = group_count(inputs, int(attributes.get("group_size", -1)))
     order = (tensor(f"{module}.g_idx", "I32", (inputs,)),) if attributes.get("g_idx", True) else ()
     return (
         tensor(f"{module}.qweight", "I32", (words(inputs, bits), outputs), packed=True),

@@ -50,8 +50,15 @@ def gather_artifact(checkpoint: Checkpoint, baseline: Checkpoint | None) -> Arti
         architecture=architecture.name,
         architecture_known=architecture.known,
         stored_dense=declared.stored_dense(quantization_config) if declared and quantization_config else "",
-        memory=predict_memory(checkpoint, baseline, weights, modules, declared or stored, attributes),
+        memory=predict_memory(checkpoint, baseline, weights, modules, _maker(declared, stored), attributes),
     )
+
+
+def _maker(declared: Method | None, stored: Method | None) -> Method | None:
+    """The method whose bytes are predicted: the declared one, unless the tensors are of quite another kind."""
+    if declared is None or (stored is not None and stored.quant_method != declared.quant_method):
+        return stored
+    return declared
 
 
 def _named(checkpoint: Checkpoint) -> Checkpoint:

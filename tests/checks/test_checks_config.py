@@ -182,11 +182,6 @@ def test_must_pass(check_id, facts):
     assert judge(check_id, facts)[0] == []
 
 
-def test_a_method_that_is_known_upstream_only_is_not_verified():
-    with pytest.raises(Unavailable, match="gptq is a method of transformers"):
-        judge("config.method", artifact(declared_method=None, quantization_config={"quant_method": "gptq"}))
-
-
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
