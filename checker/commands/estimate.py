@@ -11,6 +11,7 @@ from checker.commands.child import ask
 from checker.commands.vocabulary import check_quantization
 from checker.domain import ExitCode, Json
 from checker.errors import UsageError
+from checker.registry import method_declared
 
 SECONDS = 300
 TABLE_WIDTH = 100  # ratios are printed to the last digit and must not be cut
@@ -65,6 +66,10 @@ def _parse(text: str) -> dict[str, Json]:
         raise UsageError(f"--quantization is no JSON: {error}") from None
     if not isinstance(value, dict):
         raise UsageError('--quantization must be an object, such as {"quant_method": "bitsandbytes", …}')
+    method = method_declared(value)
+    if method is not None and not method.quantizes_here:
+        message = f"estimate does not predict {method.id}; check predicts the bytes of its checkpoints (memory.ratio)"
+        raise UsageError(f"--quantization: {message}")
     wrong = check_quantization(value)
     if wrong:
         raise UsageError("--quantization: " + "; ".join(message for _, message in wrong))
