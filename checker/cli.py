@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import sys
 import traceback
@@ -184,6 +185,7 @@ def demo(*, rebuild: bool, **options: Any) -> ExitCode:
 def main() -> None:
     """Run the command line and exit with the code of design §5; a crash of ours is 3, never 1."""
     sys.excepthook = _crash
+    gc.set_threshold(50_000, 20, 50)  # what is made at the start stays to the end
     try:
         code = cli.main(prog_name="quant-verify", standalone_mode=False)
         sys.stdout.flush()

@@ -133,8 +133,10 @@ def tiled(
 
     Shapes: ``codes`` [rows, columns / values per byte] of the place; the arrays of ``scaling`` [tile rows, tile
     columns] of the same rectangle, partial tiles at the edges included. The place begins at a multiple of the tile. An
-    odd number of columns needs one code a byte.
+    odd number of columns needs one code a byte to begin with.
     """
+    if min(tile[1], codes.shape[1] * book.per_byte) % book.per_byte:  # tiles would begin within a byte
+        codes, book = _unpacked(codes, book)
     height, width = codes.shape[0], codes.shape[1] * book.per_byte
     one_scale = scaling.scales.size == 1 and height * width > LARGE_TILE and height > 1
     if one_scale:  # strips of a few rows instead of one enormous tile
@@ -163,6 +165,21 @@ def tiled(
                 )
             )
     return tuple(pieces)
+
+
+def _unpacked(codes: Bytes, book: CodeBook) -> tuple[Bytes, CodeBook]:
+    """The same codes, one a byte. A byte that holds one code several times tells what that code counts for."""
+    alike = np.flatnonzero((book.symbols == book.symbols[:, :1]).all(axis=1))
+    each = np.zeros(256, np.int64)
+    each[book.symbols[alike, 0]] = alike
+    single = replace(
+        book,
+        levels=np.ascontiguousarray(book.levels[each, :1]),
+        variance=book.variance[each] / np.float32(book.per_byte),
+        extreme=book.extreme[each],
+        symbols=np.minimum(np.arange(256), book.symbol_count - 1).astype(np.uint8)[:, None],
+    )
+    return book.symbols[codes].reshape(codes.shape[0], -1), single
 
 
 def _cuts(size: int, step: int) -> Iterator[tuple[slice, int]]:

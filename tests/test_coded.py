@@ -63,6 +63,18 @@ def test_permuted_columns_go_back_to_their_places():
     np.testing.assert_array_equal(dense(cut, (2, 4))[:, order], matrix(2, 4))
 
 
+@pytest.mark.parametrize("columns", [6, 8])
+def test_tiles_that_begin_within_a_byte_are_unpacked(columns):
+    packed = matrix(3, columns // 2) * 37
+    scales = grid_of(3, columns, (1, 3))
+    book = integer_book(4, bias=8, packed="low", limit=7)
+    cut = tiled(packed, Scaling(scales=scales), (1, 3), book, Place.of((3, columns)))
+    codes = np.stack([packed & 15, packed >> 4], axis=2).reshape(3, columns).astype(np.float32)
+    np.testing.assert_array_equal(dense(cut, (3, columns)), (codes - 8) * np.repeat(scales, 3, axis=1)[:, :columns])
+    assert all(piece.book.extreme[:16].tolist() == [abs(code - 8) >= 7 for code in range(16)] for piece in cut)
+    np.testing.assert_allclose(cut[0].book.variance[:16], 1 / 12, rtol=1e-6)
+
+
 def test_one_scale_for_a_large_matrix_is_handled_in_strips():
     codes = np.ones((1024, 1024), np.uint8)
     cut = tiled(codes, Scaling(scales=np.float32([[3]])), (1024, 1024), integer_book(8), Place.of((1024, 1024)))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from checker.checkpoint import TensorHeader
 from checker.domain import Json
 from checker.facts import Flaw, StoredWeight
@@ -174,6 +172,8 @@ class Reader:
         if header is None or header.dtype != "I32" or header.shape != (shape[1],):
             return
         name = f"{module}.weight_g_idx"
+        import numpy as np
+
         groups = self.inventory.checkpoint.read(name).view("<i4")
         size = attributes.get("group_size")
         if (groups == -1).any():  # never set: the library takes the columns as they come

@@ -40,9 +40,8 @@ def matrix(header: TensorHeader | None) -> tuple[int, int] | None:
 
 def tensor(name: str, dtype: str, shape: tuple[int, ...], *, packed: bool = False) -> ExpectedTensor:
     """One tensor of a layout, with its bytes."""
-    return ExpectedTensor(
-        name=name, dtype=dtype, shape=shape, nbytes=math.prod(shape) * ITEM_BYTES[dtype], companion=not packed
-    )
+    nbytes = math.prod(shape) * ITEM_BYTES.get(dtype, 1)
+    return ExpectedTensor(name=name, dtype=dtype, shape=shape, nbytes=nbytes, companion=not packed)
 
 
 def bias(module: str, outputs: int, attributes: Mapping[str, Any]) -> tuple[ExpectedTensor, ...]:
