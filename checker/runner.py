@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from checker.checkpoint.hub import may_ask, token_to_send
 from checker.checkpoint.network import Network, open_network
@@ -276,8 +275,3 @@ class Runner:
 def depth_of(cell: Cell) -> bool:
     """Whether a cell needs torch."""
     return cell.settings.depth is not Depth.STATIC or cell.quantization is not None
-
-
-def scratch_root() -> Path:
-    """Where quantized copies are written while a cell is judged."""
-    return Path(tempfile.gettempdir())

@@ -88,8 +88,8 @@ def times(baseline: Path, checkpoint: Path, peers: Peers) -> str:
         report = Path(folder) / "audit"
         check = (*COMMAND, "check", str(checkpoint), "--quiet")
         commands: dict[str, tuple[Sequence[str], int]] = {
-            "quant-verify check --baseline": ((*check, "--baseline", str(baseline)), ROUNDS),
-            "quant-verify check --weights off": ((*check, "--weights", "off"), ROUNDS),
+            "quant-verify check ./model --baseline ./base": ((*check, "--baseline", str(baseline)), ROUNDS),
+            "quant-verify check ./model --weights off": ((*check, "--weights", "off"), ROUNDS),
             "grit-scan": (peers.grit(checkpoint), ROUNDS),
             "modeldiffr audit --tasks capability,divergence": (
                 peers.audit(baseline, checkpoint, report, *QUICK),
@@ -104,7 +104,7 @@ def times(baseline: Path, checkpoint: Path, peers: Peers) -> str:
                     runs[name].append(measure(command, environment=OFFLINE, timeout=LONGEST))
                     progress(f"{name}: {runs[name][-1].seconds:.2f} s, exit {runs[name][-1].code}")
     results = {name: middle(found) for name, found in runs.items()}
-    own = results["quant-verify check --baseline"].seconds
+    own = results["quant-verify check ./model --baseline ./base"].seconds
     looks = ("all stored numbers", "headers", "headers", "outputs", "outputs and generated text")
     rows = [
         (

@@ -22,7 +22,7 @@ OPTIONS = [
     for option in readme.options_of(name).values()
 ]
 LONGEST_SUMMARY = 115  # of a check: one row of explain
-NO_OPTION = {"QUANT_VERIFY_CACHE"}  # variables that are read without an option
+NO_OPTION = {"QUANT_VERIFY_CACHE", "QUANT_VERIFY_NETWORK_TIMEOUT"}  # variables that are read without an option
 NOT_SET_BY_ENVIRONMENT = {"--force", "--rebuild"}  # a variable that destroys files would outlive its purpose
 PLACEHOLDERS = {"quant-verify.yml"}  # the user's own files
 

@@ -35,7 +35,7 @@ class BaseModel:
         """What a reader should know of the choice, or ""."""
         if self.count > 1:
             return f", the first of {self.count}"
-        return "" if self.relation == "quantized" else ", which it does not call the model that was quantized"
+        return "" if self.relation == "quantized" else " (it does not say base_model_relation: quantized)"
 
 
 def base_model(ref: ModelRef, *, offline: bool) -> BaseModel:

@@ -12,6 +12,8 @@ from checker.errors import NotApplicable
 from checker.facts import ArchitectureFacts, ArtifactFacts, ExpectedTensor, ModuleFact, StructureFacts
 from checker.registry import Verdict, check
 
+MOST_ENTRIES = 3  # of a skip list that matches nothing, told one by one
+
 
 @check("layers.coverage", depth=Depth.STATIC)
 def layers_coverage(artifact: ArtifactFacts) -> Verdict:
@@ -19,8 +21,8 @@ def layers_coverage(artifact: ArtifactFacts) -> Verdict:
 
     What the config says follows from its skip list and from what the architecture keeps dense (a table generated from
     transformers). For an architecture that the table does not hold, a kind of layer that is dense everywhere is a
-    warning, one that is dense in some layers only a failure. Experts left in 16 bit always fail: since transformers 5
-    holds them as one fused parameter, bitsandbytes passes over them without a word, and little memory is saved.
+    warning, one that is dense in some layers only a failure. Experts left in 16 bit always fail: transformers 5
+    holds them as one fused parameter, which some methods pass over without a word, and then little memory is saved.
     Layers that run times fuse (q/k/v, gate/up) should agree.
     """
     if not artifact.weights:
@@ -35,7 +37,8 @@ def layers_coverage(artifact: ArtifactFacts) -> Verdict:
         if quantized.intersection(group) and not quantized.issuperset(group) and failed.isdisjoint(group):
             left = [name for name in group if name not in quantized]
             yield Finding(
-                message=f"{', '.join(left)} dense, the rest of its group quantized; run times that fuse it will refuse",
+                message=f"{' and '.join(left)} {'is' if len(left) == 1 else 'are'} dense and the rest of the group is "
+                "quantized; run times that fuse the group will refuse it",
                 severity=Severity.WARN,
                 where=left[0],
                 hint="quantize the whole group or none of it",
@@ -50,7 +53,7 @@ def _experts(experts: list[ModuleFact]) -> Iterator[Finding]:
             where=modules[0].name,
             observed=modules[0].dtype,
             limit="quantized",
-            hint="bitsandbytes does not quantize fused experts in transformers 5; use a method that does, or list them",
+            hint="quantize them, or list them as kept; some methods (bitsandbytes) pass over fused experts",
         )
 
 
@@ -104,7 +107,7 @@ def layers_excluded(artifact: ArtifactFacts) -> Verdict:
                 where=module.name,
                 observed="quantized",
                 limit="dense",
-                hint="keep it in 16 bit, or take it off the list",
+                hint="keep it in 16 bit, or change what the config says of it",
             )
         if module.quantized and module.wanted is None and module.role == "head" and not module.reason:
             yield Finding(
@@ -115,16 +118,23 @@ def layers_excluded(artifact: ArtifactFacts) -> Verdict:
                 limit="dense",
                 hint=f"add {module.name!r} to the skip list unless this is meant",
             )
-    for entry in artifact.skip_entries:
-        if not entry.matches:
-            yield Finding(
-                message=f"the skip list's entry {entry.entry!r} matches no module",
-                severity=Severity.WARN,
-                where=entry.entry,
-                observed="0 modules",
-                limit="1 or more",
-                hint="write the module's full name (model.vision_tower), or an expression that matches from its start",
-            )
+    yield from _dead_entries([entry.entry for entry in artifact.skip_entries if not entry.matches])
+
+
+def _dead_entries(entries: list[str]) -> Iterator[Finding]:
+    """One warning each; one for all where a tool lists the same names for every model, whatever it has."""
+    if len(entries) > MOST_ENTRIES:
+        shown = ", ".join(map(repr, entries[:MOST_ENTRIES]))
+        message = f"{len(entries)} entries of the skip list match no module: {shown} and others"
+    for entry in entries[:1] if len(entries) > MOST_ENTRIES else entries:
+        yield Finding(
+            message=message if len(entries) > MOST_ENTRIES else f"the skip list's entry {entry!r} matches no module",
+            severity=Severity.WARN,
+            where=entry,
+            observed="0 modules",
+            limit="1 or more",
+            hint="write the module's full name (model.vision_tower), or an expression that matches from its start",
+        )
 
 
 @check("layers.complete", depth=Depth.STATIC, guards_load=True)
@@ -158,7 +168,7 @@ def _companions(module: str, expected: Iterable[ExpectedTensor], artifact: Artif
                 where=part.name,
                 observed="missing",
                 limit=f"{part.dtype} {_shape(part)}",
-                hint="save the quantized model again with save_pretrained",
+                hint="write the checkpoint again with the tool that quantized it; the file is not whole",
             )
         if stored is None or not part.companion:
             continue
@@ -269,5 +279,5 @@ def layers_classes(structure: StructureFacts) -> Verdict:
             where=name,
             observed="dense",
             limit=f"quantized by {structure.method}",
-            hint="bitsandbytes does not quantize fused experts in transformers 5",
+            hint="the method passes over experts that transformers 5 holds as one parameter",
         )

@@ -35,7 +35,7 @@ def weights_scales(weights: WeightFacts) -> Verdict:
                     observed=count,
                     limit=limit,
                     unit="scales",
-                    hint="the quantization state was damaged or never written; quantize the layer again",
+                    hint="the scales were damaged or never written; quantize the layer again",
                 )
         if fact.flaw:
             yield Finding(message=f"{fact.layer}: {fact.flaw}", where=fact.layer, hint="quantize the layer again")
@@ -52,10 +52,12 @@ def weights_scales(weights: WeightFacts) -> Verdict:
 def weights_codes(weights: WeightFacts, limits: Limits) -> Verdict:
     """What holds for codes without a baseline: the canonical code book, and an extreme code in every block.
 
-    A scale is the block's largest magnitude, so that each block holds a code of ±1 (NF4, FP4) or ±127 (int8); a block
-    without one was quantized with another scale, another block size, or was changed later. ``extreme`` is the least
-    share of such blocks. Blocks of zeros are exempt. Entropy and unused codes are reported, not judged: healthy weights
-    of other distributions vary. That two halves of a byte are swapped cannot be seen here; weights.error sees it.
+    A scale is the block's largest magnitude, so that each block holds a code of ±1 (NF4, FP4), ±127 (int8) or the
+    like; a block without one was quantized with another scale, another block size, or was changed later. ``extreme`` is
+    the least share of such blocks; layouts that promise no such code are not judged by it. Blocks of zeros are exempt.
+    Without a baseline a layer of one single code is a warning. Entropy and unused codes are reported, not judged:
+    healthy weights of other distributions vary. That two halves of a byte are swapped cannot be seen here;
+    weights.error sees it.
     """
     yield from _undecoded(weights)
     yield Measurement(
@@ -73,7 +75,16 @@ def weights_codes(weights: WeightFacts, limits: Limits) -> Verdict:
             yield Finding(
                 message=f"{fact.layer}: {fact.code_book_flaw}",
                 where=fact.layer,
-                hint="restore the code book; it is the same for every layer",
+                hint="codes or code book are not those of the layout; quantize the layer again",
+            )
+        if fact.single and not weights.baseline:
+            yield Finding(
+                message=f"all codes of {fact.layer} are the same: the layer is a constant",
+                severity=Severity.WARN,
+                where=fact.layer,
+                observed=0,
+                unit="bits of entropy",
+                hint="were its codes ever written? With a baseline weights.error tells whether it is meant to be zero",
             )
         share = fact.with_extreme / fact.blocks if fact.blocks else 1.0
         severity = _below(share, bar)
@@ -141,7 +152,9 @@ def weights_error(weights: WeightFacts, limits: Limits) -> Verdict:
     )
     for fact in sorted(weights.errors, key=_badness, reverse=True):
         if fact.flaw:
-            yield Finding(message=f"{fact.layer}: {fact.flaw}", where=fact.layer, hint="is this the right baseline?")
+            finite = "not finite" not in fact.flaw
+            hint = "is this the right baseline?" if finite else "see weights.scales for which scales are to blame"
+            yield Finding(message=f"{fact.layer}: {fact.flaw}", where=fact.layer, hint=hint)
         else:
             yield from _judge(fact, limits)
 

@@ -180,6 +180,7 @@ class CodeFact:
     with_extreme: int  # of them, blocks that hold an extreme code (zero blocks count as such)
     entropy_bits: float
     unused_codes: int
+    single: bool = False  # every examined code is the same
     code_book_flaw: str = ""  # how the stored code book differs from the canonical one
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from checker.checkpoint import TensorHeader
 from checker.domain import Json
@@ -67,7 +68,28 @@ def read(inventory: Inventory, found: list[Found]) -> tuple[StoredWeight, ...]:
     """Every weight as stored, and every embedding table that ``modules_to_convert`` names."""
     habits = habits_of(inventory, found)
     weights = [_read(item, habits, inventory.config) for item in found]
+    foreign = [place for place, item in enumerate(found) if _foreign(item, inventory)]
+    if foreign:
+        first = weights[foreign[0]]
+        weights[foreign[0]] = replace(first, flaws=(*first.flaws, _foreign_names(first, len(foreign))))
     return (*weights, *_tables(inventory))
+
+
+def _foreign(item: Found, inventory: Inventory) -> bool:
+    """The form that AutoFP8 and vLLM write under the same ``quant_method``."""
+    name = f"{item.dense.removesuffix('.weight')}.weight_scale"
+    return item.scale is None and item.weight is not None and name in inventory.tensors
+
+
+def _foreign_names(first: StoredWeight, count: int) -> Flaw:
+    return Flaw(
+        where=f"{first.module}.weight_scale",
+        message=f"{count} weights have their scale as weight_scale, as AutoFP8 and vLLM write it; transformers reads "
+        "weight_scale_inv only, drops these and takes the codes for weights",
+        observed="weight_scale",
+        expected=SCALE_NAMES[0],
+        hint="publish it as compressed-tensors (format float-quantized), which both read",
+    )
 
 
 def _read(item: Found, habits: Habits, config: Mapping[str, Json] | None) -> StoredWeight:

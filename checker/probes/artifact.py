@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from checker.architecture import Architecture, architecture_of, counterpart, fused_groups
@@ -35,7 +35,7 @@ def gather_artifact(checkpoint: Checkpoint, baseline: Checkpoint | None) -> Arti
         declared_method=declared.id if declared else None,
         stored_method=stored.id if stored else None,
         known_methods=tuple(sorted({method.quant_method for method in all_methods()})),
-        key_flaws=_key_flaws(declared, quantization_config),
+        key_flaws=(*_key_flaws(declared, quantization_config), *_rival_flaws(config)),
         declared=attributes,
         roundtrip=_roundtrip(quantization_config),
         tensors={
@@ -109,6 +109,17 @@ def _key_flaws(declared: Method | None, quantization_config: Mapping[str, Json] 
         Flaw(where=key, message=message, observed=quantization_config.get(key))
         for key, message in config_flaws(declared, quantization_config)
     )
+
+
+def _rival_flaws(config: Mapping[str, Json]) -> Iterator[Flaw]:
+    """Where MLX's own ``quantization`` says otherwise than the ``quantization_config``: each has its reader."""
+    ours, theirs = config.get("quantization_config"), config.get("quantization")
+    if not isinstance(ours, Mapping) or not isinstance(theirs, Mapping):
+        return
+    for key in ("bits", "group_size", "mode"):
+        if key in ours and key in theirs and ours[key] != theirs[key]:
+            here, there = (ascii(value[key])[:80] for value in (ours, theirs))
+            yield Flaw(where=key, message=f"{key} is {here} here and {there} in quantization, which MLX reads")
 
 
 def _declared_attributes(

@@ -33,5 +33,6 @@ def weight_count(artifact: ArtifactFacts) -> int:
     """Quantized weights on disk, from the packed bytes and the bits of each."""
     stored = (weight for weight in artifact.weights if weight.weight in artifact.tensors)
     return sum(
-        artifact.tensors[weight.weight].nbytes * 8 // max(1, int(weight.attributes["bits"])) for weight in stored
+        artifact.tensors[weight.weight].nbytes * 8 // max(1, int(weight.attributes.get("bits") or 8))
+        for weight in stored
     )

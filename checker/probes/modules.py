@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from checker.architecture import Architecture, pattern, skip_matches
@@ -13,6 +14,8 @@ from checker.registry import Method
 
 FLOATS = ("BF16", "F16", "F32", "F64")
 MATRIX = 2
+_PREDICTION = re.compile(r"(^|\.)mtp(\.|$)")  # multi-token prediction
+_LAYER = re.compile(r"(?:^|\.)model\.layers\.(\d{1,6})\.")
 
 
 def find_modules(
@@ -31,6 +34,7 @@ def find_modules(
     parts = {tensor.name for weight in weights for tensor in weight.expected}
     rules = Rules(architecture, method, config)
     role_of = _roles(architecture)
+    beyond = _beyond(checkpoint.config or {})
     modules = []
     for name, header in checkpoint.tensors.items():
         weight = packed.get(name)
@@ -43,6 +47,8 @@ def find_modules(
         wanted, reason, declared = rules.of(module, role)
         if weight is None and wanted and (unfit := rules.unfit(header.shape)):
             wanted, reason = False, unfit
+        if wanted is not None and beyond(module):
+            wanted, reason = None, "transformers does not build it"
         modules.append(
             ModuleFact(
                 name=module,
@@ -57,6 +63,21 @@ def find_modules(
             )
         )
     return tuple(modules)
+
+
+def _beyond(config: Mapping[str, Json]) -> Callable[[str], bool]:
+    """Whether a module belongs to a prediction layer that is stored after the last one that the config counts."""
+    text = config.get("text_config")
+    count = config.get("num_hidden_layers", text.get("num_hidden_layers") if isinstance(text, Mapping) else None)
+    if not isinstance(count, int):
+        return lambda module: _PREDICTION.search(module) is not None
+    first = count
+
+    def beyond(module: str) -> bool:
+        layer = _LAYER.search(module)
+        return (layer is not None and int(layer[1]) >= first) or _PREDICTION.search(module) is not None
+
+    return beyond
 
 
 def _roles(architecture: Architecture) -> Callable[[str, str, tuple[int, ...]], str]:
@@ -86,6 +107,7 @@ def skip_entries(
         return ()
     tensors = {*checkpoint.tensors, *architecture.tied, *architecture.tied.values()}
     modules = {name.rpartition(".")[0] for name in tensors} | {*architecture.heads}
+    modules |= {name for name in tensors if not name.endswith((".weight", ".bias"))}  # parameters of their own (A_log)
     names = {alias for module in modules for alias in architecture.aliases(module)}
     return tuple(
         SkipEntry(entry=entry, matches=1 if entry in names else sum(matches(entry, name) for name in names))

@@ -32,6 +32,8 @@ from checker.registry import Method
 
 MOST_THREADS = 8
 FEW_BLOCKS = 8
+FEW_VALUES = 1024
+SMALLEST = 2.0**-127  # the exponent 0 of E8M0, which no weight needs
 POWER_OF_TWO = 0.5  # mantissa of one
 NO_LIMIT = 1e12  # stands for an infinite ratio, which JSON cannot hold
 GAINS_ABOVE = 1.1  # R from which what calibration may have rescaled is fitted
@@ -239,7 +241,7 @@ def _scale_fact(layer: str, pieces: list[CodedWeight]) -> ScaleFact:
     low, high = math.inf, -math.inf
     for coded in pieces:
         scales = coded.scaling.scales[:1] if coded.one_scale else coded.scaling.scales
-        zero = np.flatnonzero(scales == 0)
+        zero = np.flatnonzero(np.abs(scales) <= SMALLEST)
         with_data = 0
         if zero.size:
             levels = np.take(coded.book.levels, coded.codes[zero], axis=0).reshape(zero.size, -1)
@@ -278,6 +280,7 @@ def _code_fact(layer: str, pieces: list[CodedWeight], sums: _Sums) -> CodeFact:
         blocks=sums.blocks,
         with_extreme=sums.with_extreme,
         entropy_bits=float(-(shares * np.log2(shares)).sum()),
+        single=bool(np.count_nonzero(counts) == 1 and counts.sum() > FEW_VALUES),
         unused_codes=max(book.symbol_count - int(np.count_nonzero(counts)), 0),
         code_book_flaw=next((coded.code_book_flaw for coded in pieces if coded.code_book_flaw), ""),
     )

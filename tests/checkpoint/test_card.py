@@ -35,7 +35,7 @@ def test_what_a_card_names(head, expected, tmp_path):
 
 def test_the_remark_says_how_sure_the_card_is(tmp_path):
     assert card(tmp_path, "---\nbase_model: a/b\nbase_model_relation: quantized\n---\n").remark == ""
-    assert "does not call the model that was quantized" in card(tmp_path, "---\nbase_model: a/b\n---\n").remark
+    assert "does not say base_model_relation" in card(tmp_path, "---\nbase_model: a/b\n---\n").remark
     assert card(tmp_path, "---\nbase_model: [a/b, c/d]\n---\n").remark == ", the first of 2"
 
 

@@ -101,7 +101,7 @@ FAULTS: dict[str, tuple[str, Fault, dict[str, str]]] = {
         SKIP,
         config(quant_method="gptq", version=None, zero_point=None, modules_to_not_convert=None),
         {"config.truthful": FIRST, "layers.coverage": KEPT,
-         "memory.ratio": f"{LAYER}.g_idx"},
+         "memory.ratio": "model.layers.0.self_attn.o_proj.qweight"},  # kept dense by the list that is lost
     ),
     "config removed": (GEMM, no_config, {"config.present": CODES}),
     "a key misspelt": (GEMM, config(zero_piont=True), {"config.keys": f"{CONFIG}.zero_piont"}),
