@@ -63,6 +63,7 @@ def resolve(ref: ModelRef, *, offline: bool, allow_code: bool = False) -> Resolv
     in_cache = folder.parent.name == "snapshots"
     revision = folder.name if in_cache else ref.revision
     files = () if offline else _listing(ref.name, revision)
+    _refuse_gguf(ref, files)
     if not files:  # the library takes what is in the cache, be it only what a static run has left there
         _require_whole(folder, ref, offline=offline)
     return Resolved(folder=folder, revision=revision, files=files)
@@ -155,6 +156,18 @@ def _require_whole(folder: Path, ref: ModelRef, *, offline: bool) -> None:
         whole = all((folder / shard).exists() for shard in shards)
     if not whole:
         raise not_cached(ref, "--offline" if offline else None if may_ask() else "HF_HUB_OFFLINE")
+
+
+def _refuse_gguf(ref: ModelRef, files: Iterable[str]) -> None:
+    """GGUF repositories hold one model in many sizes, and none of them is downloaded whole for a verdict.
+
+    Raises:
+        Unavailable: the repository holds no other weights.
+    """
+    endings = {Path(name).suffix for name in files}
+    if ".gguf" in endings and ".safetensors" not in endings:
+        remedy = "check it at depth static without --weights full, or download one file and name that"
+        raise Unavailable(f"{shown(str(ref))} holds only GGUF files, which are not downloaded; {remedy}")
 
 
 def _folder(ref: ModelRef) -> Resolved:

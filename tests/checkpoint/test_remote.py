@@ -147,6 +147,12 @@ class TestParity:
         assert (there.tensors, there.config, there.problems) == (here.tensors, here.config, ())
         assert hub.requests(".gguf")[-1].range is not None
 
+    def test_gguf_is_not_downloaded_whole(self, hub, folder):
+        shutil.copy(STORED, folder / "model-Q4_K_M.gguf")
+        with pytest.raises(Unavailable, match="holds only GGUF files"):
+            resolve(REF, offline=False)
+        assert not hub.requests(".gguf")
+
     def test_a_shard_that_the_repository_lacks_is_the_models_fault(self, hub, folder):
         sharded(folder)
         (folder / TWO).unlink()
