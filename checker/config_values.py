@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from checker.domain import Json
 
@@ -29,6 +29,12 @@ def names_or_none(value: Json) -> str | None:
     return None if good else f"must be null or a list of module names, not {repr(value)[:200]}"
 
 
+def modules_to_not_convert(config: Mapping[str, Json]) -> tuple[str, ...] | None:
+    """The skip list under the name that most methods of transformers give it; None: their default list."""
+    listed = config.get("modules_to_not_convert")
+    return tuple(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else None
+
+
 def one_of(*allowed: Json) -> Domain:
     """One of the listed values, exactly (``NF4`` is not ``nf4``); the message offers the nearest."""
 
@@ -36,6 +42,8 @@ def one_of(*allowed: Json) -> Domain:
         if any(value == item and type(value) is type(item) for item in allowed):
             return None
         listed = ", ".join("null" if item is None else str(item) for item in allowed)
+        if isinstance(value, str) and any(value == str(item) for item in allowed):
+            return f"must be one of {listed}; write {value} without quotes"
         return f"must be one of {listed}, not {repr(value)[:200]}{did_you_mean(str(value).lower(), map(str, allowed))}"
 
     return domain

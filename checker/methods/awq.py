@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from checker.architecture import skip_matches
 from checker.checkpoint import Checkpoint
-from checker.config_values import boolean, names_or_none, one_of
+from checker.config_values import boolean, modules_to_not_convert, names_or_none, one_of
 from checker.domain import Json, Limit
 from checker.facts import StoredWeight
 from checker.inventory import Inventory
@@ -63,7 +63,7 @@ def _planner(config: Mapping[str, Json]) -> Planner:
     """
     rules = dynamic_rules(config.get("dynamic"))
     declared = _declared(config)
-    skipped = _skips(config) or ()
+    skipped = modules_to_not_convert(config) or ()
     own_tool = "meta" in config
 
     def plan(names: tuple[str, ...], role: str) -> Intent:
@@ -82,11 +82,6 @@ def _planner(config: Mapping[str, Json]) -> Planner:
         return Intent(attributes={**declared, **overrides(rule.settings)} if rule else None)
 
     return plan
-
-
-def _skips(config: Mapping[str, Json]) -> tuple[str, ...] | None:
-    listed = config.get("modules_to_not_convert")
-    return tuple(str(name) for name in listed) if isinstance(listed, list) else None
 
 
 def _contradictions(config: Mapping[str, Json]) -> list[tuple[str, str]]:
@@ -129,7 +124,7 @@ register_method(
         declared=_declared,
         recognise=_recognise,
         layout=layout,
-        skips=_skips,
+        skips=modules_to_not_convert,
         planner=_planner,
         contradictions=_contradictions,
         decode=_decode,

@@ -20,7 +20,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from checker.checkpoint import Checkpoint, TensorHeader
-from checker.config_values import Domain, boolean, names_or_none, number, one_of
+from checker.config_values import Domain, boolean, modules_to_not_convert, names_or_none, number, one_of
 from checker.domain import Json, Limit
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.inventory import Inventory
@@ -58,11 +58,6 @@ def _planner(config: Mapping[str, Json]) -> Planner:
     reason = _stored_dense(config)
     intent = Intent(quantized=False, reason=reason) if reason else Intent()
     return lambda names, role: intent  # noqa: ARG005 - the same for every module
-
-
-def _skips(config: Mapping[str, Json]) -> tuple[str, ...] | None:
-    listed = config.get("modules_to_not_convert")
-    return tuple(str(name) for name in listed) if isinstance(listed, list) else None
 
 
 def _online(config: Mapping[str, Json]) -> bool:
@@ -206,7 +201,7 @@ register_method(
         declared=_declared,
         recognise=_recognise,
         layout=_layout,
-        skips=_skips,
+        skips=modules_to_not_convert,
         planner=_planner,
         contradictions=_contradictions,
         stored_dense=_stored_dense,

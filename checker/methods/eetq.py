@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from checker.checkpoint import Checkpoint, TensorHeader
-from checker.config_values import Domain, names_or_none, one_of
+from checker.config_values import Domain, modules_to_not_convert, names_or_none, one_of
 from checker.domain import Json, Limit
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.inventory import Inventory
@@ -50,11 +50,6 @@ def _declares(config: Mapping[str, Json]) -> bool:
 def _declared(config: Mapping[str, Json]) -> dict[str, Json]:
     del config  # there is one layout
     return {"bits": 8, "storage": "I8"}
-
-
-def _skips(config: Mapping[str, Json]) -> tuple[str, ...] | None:
-    listed = config.get("modules_to_not_convert")
-    return tuple(str(name) for name in listed) if isinstance(listed, list) else None
 
 
 def _recognise(inventory: Inventory) -> tuple[StoredWeight, ...]:
@@ -141,7 +136,7 @@ register_method(
         declared=_declared,
         recognise=_recognise,
         layout=_layout,
-        skips=_skips,
+        skips=modules_to_not_convert,
         decode=_decode,
         from_documentation=True,
         config_class="transformers.EetqConfig",

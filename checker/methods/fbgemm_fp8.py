@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from checker.checkpoint import Checkpoint
-from checker.config_values import names_or_none, number, one_of
+from checker.config_values import modules_to_not_convert, names_or_none, number, one_of
 from checker.domain import Json, Limit
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.inventory import Inventory
@@ -127,11 +127,6 @@ def _tensor(name: str, dtype: str, shape: tuple[int, ...]) -> ExpectedTensor:
     return ExpectedTensor(name=name, dtype=dtype, shape=shape, nbytes=math.prod(shape) * ITEM_BYTES[dtype])
 
 
-def _skips(config: Mapping[str, Json]) -> tuple[str, ...] | None:
-    listed = config.get("modules_to_not_convert")
-    return tuple(str(name) for name in listed) if isinstance(listed, list) else None
-
-
 def _decode(checkpoint: Checkpoint, weight: StoredWeight, window: Window | None) -> tuple[CodedWeight, ...]:
     from checker.methods._float_numbers import decode_rows
 
@@ -152,7 +147,7 @@ register_method(
         declared=_declared,
         recognise=_recognise,
         layout=_layout,
-        skips=_skips,
+        skips=modules_to_not_convert,
         decode=_decode,
         config_class="transformers.FbgemmFp8Config",
         limits={"weights.error.gain": Limit(fail=0.01), "weights.codes.extreme": Limit(warn=0.99, fail=0.5)},

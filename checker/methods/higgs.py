@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from checker.checkpoint import TensorHeader
-from checker.config_values import Domain, names_or_none, one_of
+from checker.config_values import Domain, modules_to_not_convert, names_or_none, one_of
 from checker.domain import Json
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.inventory import Inventory
@@ -51,11 +51,6 @@ def _declares(config: Mapping[str, Json]) -> bool:
 
 def _declared(config: Mapping[str, Json]) -> dict[str, Json]:
     return {"bits": config.get("bits", 4), "group_size": config.get("group_size", 256)}
-
-
-def _skips(config: Mapping[str, Json]) -> tuple[str, ...] | None:
-    listed = config.get("modules_to_not_convert")
-    return tuple(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else None
 
 
 def _contradictions(config: Mapping[str, Json]) -> list[tuple[str, str]]:
@@ -138,7 +133,7 @@ register_method(
         declared=_declared,
         recognise=_recognise,
         layout=_layout,
-        skips=_skips,
+        skips=modules_to_not_convert,
         contradictions=_contradictions,
         not_decoded="the codes lie in an order that depends on the GPU they were tuned for",
         from_documentation=True,

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from checker.checkpoint import Checkpoint
-from checker.config_values import Domain, boolean, names_or_none, one_of
+from checker.config_values import Domain, boolean, modules_to_not_convert, names_or_none, one_of
 from checker.domain import Json, Limit
 from checker.facts import StoredWeight
 from checker.methods._metal_state import BITS, MODES, layout, recognise
@@ -76,11 +76,6 @@ def _declared(config: Mapping[str, Json]) -> dict[str, Json]:
     return {"mode": "affine", **found}
 
 
-def _skips(config: Mapping[str, Json]) -> tuple[str, ...] | None:
-    listed = config.get("modules_to_not_convert")
-    return tuple(str(name) for name in listed) if isinstance(listed, list) else None
-
-
 def _planner(config: Mapping[str, Json]) -> Planner:
     """The rules of transformers for its own files; in MLX's a layer's own settings, and else either is right."""
     if config.get("quant_method") == "metal":
@@ -124,7 +119,7 @@ register_method(
         declared=_declared,
         recognise=recognise,
         layout=layout,
-        skips=_skips,
+        skips=modules_to_not_convert,
         planner=_planner,
         unfit=_unfit,
         ties_quantized=True,

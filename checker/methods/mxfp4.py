@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from checker.checkpoint import Checkpoint
-from checker.config_values import boolean, names_or_none, one_of
+from checker.config_values import boolean, modules_to_not_convert, names_or_none, one_of
 from checker.domain import Json, Limit
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.inventory import Inventory
@@ -101,11 +101,6 @@ def _layout(dense: str, shape: tuple[int, ...], attributes: Mapping[str, Any]) -
     )
 
 
-def _skips(config: Mapping[str, Json]) -> tuple[str, ...] | None:
-    listed = config.get("modules_to_not_convert")
-    return tuple(str(name) for name in listed) if isinstance(listed, list) else None
-
-
 def _decode(checkpoint: Checkpoint, weight: StoredWeight, window: Window | None) -> tuple[CodedWeight, ...]:
     from checker.methods._float_numbers import decode_mxfp4
 
@@ -122,7 +117,7 @@ register_method(
         declared=_declared,
         recognise=_recognise,
         layout=_layout,
-        skips=_skips,
+        skips=modules_to_not_convert,
         roles=frozenset(["expert"]),
         decode=_decode,
         config_class="transformers.Mxfp4Config",

@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from checker.config_values import names_or_none, one_of
+from checker.config_values import modules_to_not_convert, names_or_none, one_of
 from checker.domain import Json, Severity
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.inventory import Inventory
@@ -99,11 +99,6 @@ def _layout(dense: str, shape: tuple[int, ...], attributes: Mapping[str, Any]) -
     )
 
 
-def _skips(config: Mapping[str, Json]) -> tuple[str, ...] | None:
-    listed = config.get("modules_to_not_convert")
-    return tuple(str(name) for name in listed) if isinstance(listed, list) else None
-
-
 def _unfit(config: Mapping[str, Json]) -> Unfit:
     del config
     return lambda shape: f"its sizes are no multiples of {GROUP}" if any(size % GROUP for size in shape) else ""
@@ -119,7 +114,7 @@ register_method(
         declared=_declared,
         recognise=_recognise,
         layout=_layout,
-        skips=_skips,
+        skips=modules_to_not_convert,
         unfit=_unfit,
         not_decoded="the kernel that packs nvfp4 is not public; its scales may be laid out otherwise",
         from_documentation=True,

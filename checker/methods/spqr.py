@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from checker.config_values import Domain, names_or_none, one_of
+from checker.config_values import Domain, modules_to_not_convert, names_or_none, one_of
 from checker.domain import Json
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.inventory import Inventory
@@ -53,11 +53,6 @@ def _declares(config: Mapping[str, Json]) -> bool:
 
 def _declared(config: Mapping[str, Json]) -> dict[str, Json]:
     return {"bits": config.get("bits", BITS)}
-
-
-def _skips(config: Mapping[str, Json]) -> tuple[str, ...] | None:
-    listed = config.get("modules_to_not_convert")
-    return tuple(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else None
 
 
 def _recognise(inventory: Inventory) -> tuple[StoredWeight, ...]:
@@ -197,7 +192,7 @@ register_method(
         declared=_declared,
         recognise=_recognise,
         layout=_layout,
-        skips=_skips,
+        skips=modules_to_not_convert,
         not_decoded="two orders of quantized scales and a sparse matrix lie over the codes",
         from_documentation=True,
         config_class="transformers.SpQRConfig",

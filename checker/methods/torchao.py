@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from checker.checkpoint import Checkpoint
+from checker.config_values import modules_to_not_convert
 from checker.domain import Json, Limit
 from checker.facts import StoredWeight
 from checker.methods import _torchao_config as config_of
@@ -37,11 +38,6 @@ if TYPE_CHECKING:
 
 def _declares(config: Mapping[str, Json]) -> bool:
     return config.get("quant_method") == "torchao"
-
-
-def _skips(config: Mapping[str, Json]) -> tuple[str, ...] | None:
-    listed = config.get("modules_to_not_convert")
-    return tuple(str(name) for name in listed) if isinstance(listed, list) else None
 
 
 def _decode(checkpoint: Checkpoint, weight: StoredWeight, window: Window | None) -> tuple[CodedWeight, ...]:
@@ -60,7 +56,7 @@ register_method(
         declared=config_of.declared,
         recognise=recognise,
         layout=layout,
-        skips=_skips,
+        skips=modules_to_not_convert,
         planner=config_of.planner,
         unfit=config_of.unfit,
         entry_matches=config_of.entry_matches,

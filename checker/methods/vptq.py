@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from checker.config_values import Domain, names_or_none, one_of
+from checker.config_values import Domain, modules_to_not_convert, names_or_none, one_of
 from checker.domain import Json
 from checker.facts import ExpectedTensor, Flaw, StoredWeight
 from checker.inventory import Inventory
@@ -92,11 +92,6 @@ def _declares(config: Mapping[str, Json]) -> bool:
 def _declared(config: Mapping[str, Json]) -> dict[str, Json]:
     del config  # every layer has settings of its own
     return {}
-
-
-def _skips(config: Mapping[str, Json]) -> tuple[str, ...] | None:
-    listed = config.get("modules_to_not_convert")
-    return tuple(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else None
 
 
 def _planner(config: Mapping[str, Json]) -> Planner:
@@ -193,7 +188,7 @@ register_method(
         declared=_declared,
         recognise=_recognise,
         layout=_layout,
-        skips=_skips,
+        skips=modules_to_not_convert,
         planner=_planner,
         not_decoded="learned centroids have no cells from which an error could be predicted",
         from_documentation=True,
