@@ -35,9 +35,9 @@ from checker.registry import all_checks, all_methods  # noqa: E402
 PART = re.compile(r"(<!-- generated:(?P<name>[a-z-]+) -->\n)(?P<text>.*?)(<!-- end -->)", re.DOTALL)
 WIDTH = 100  # columns of the sample output
 DEPTH_FACTS = {  # what it looks at, needs, and fetches when the model is on the Hub
-    Depth.STATIC: ("config, file headers, stored numbers", "numpy; no torch, no GPU", "config and safetensors files"),
-    Depth.LOAD: ("also modules, dtypes, memory", "the `torch` extra, memory for the model", "the same"),
-    Depth.FULL: ("also logits, text, a second save", "the same; a GPU for large models", "the same"),
+    Depth.STATIC: ("config, file headers, stored numbers", "numpy; no torch, no GPU", "config and byte ranges"),
+    Depth.LOAD: ("also modules, dtypes, memory", "the `torch` extra, memory for the model", "all files"),
+    Depth.FULL: ("also logits, text, a second save", "the same; a GPU for large models", "all files"),
 }
 
 
