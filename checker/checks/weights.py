@@ -55,9 +55,9 @@ def weights_codes(weights: WeightFacts, limits: Limits) -> Verdict:
     A scale is the block's largest magnitude, so that each block holds a code of ±1 (NF4, FP4), ±127 (int8) or the
     like; a block without one was quantized with another scale, another block size, or was changed later. ``extreme`` is
     the least share of such blocks; layouts that promise no such code are not judged by it. Blocks of zeros are exempt.
-    Without a baseline a layer of one single code is a warning. Entropy and unused codes are reported, not judged:
-    healthy weights of other distributions vary. That two halves of a byte are swapped cannot be seen here;
-    weights.error sees it.
+    A layer of one single code is a warning where no baseline tells that it is zero. Entropy and unused codes are
+    reported, not judged: healthy weights of other distributions vary. That two halves of a byte are swapped cannot be
+    seen here; weights.error sees it.
     """
     yield from _undecoded(weights)
     yield Measurement(
@@ -70,6 +70,7 @@ def weights_codes(weights: WeightFacts, limits: Limits) -> Verdict:
         },
     )
     bar = limits["extreme"]
+    compared = {fact.layer for fact in weights.errors}
     for fact in weights.codes:
         if fact.code_book_flaw:
             yield Finding(
@@ -77,7 +78,7 @@ def weights_codes(weights: WeightFacts, limits: Limits) -> Verdict:
                 where=fact.layer,
                 hint="codes or code book are not those of the layout; quantize the layer again",
             )
-        if fact.single and not weights.baseline:
+        if fact.single and fact.layer not in compared:
             yield Finding(
                 message=f"all codes of {fact.layer} are the same: the layer is a constant",
                 severity=Severity.WARN,
