@@ -4,65 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from decoding import CHECKPOINTS, baseline_of
-from models import Damaged, damage, judge_files, read_tensors
+from layer_faults import FIRST, MODULE, Fault, drop, fill, leave_dense, put, roll, swap_layers
+from models import Damaged, damage, judge_files
 
 from checker.domain import Severity
-
-MODULE = "model.layers.0.self_attn.q_proj"
-OTHER = "model.layers.1.self_attn.q_proj"
-FIRST = "model.layers.0.mlp.down_proj"  # stands for all weights in a finding about the config
-Fault = Callable[[Damaged], None]
-
-
-def drop(part: str) -> Fault:
-    def fault(file: Damaged) -> None:
-        del file.tensors[f"{MODULE}.{part}"]
-
-    return fault
-
-
-def put(part: str, dtype: str, shape: list[int], size: int) -> Fault:
-    def fault(file: Damaged) -> None:
-        file.put(f"{MODULE}.{part}", dtype, shape, bytes(size))
-
-    return fault
-
-
-def fill(part: str, kind: str, value: float) -> Fault:
-    def fault(file: Damaged) -> None:
-        file.tensors[f"{MODULE}.{part}"].view(kind)[:] = value
-
-    return fault
-
-
-def roll(part: str, kind: str, by: int = 1) -> Fault:
-    def fault(file: Damaged) -> None:
-        values = file.tensors[f"{MODULE}.{part}"].view(kind)
-        values[:] = np.roll(values, by)
-
-    return fault
-
-
-def swap_layers(*parts: str) -> Fault:
-    def fault(file: Damaged) -> None:
-        for part in parts:
-            one, two = f"{MODULE}.{part}", f"{OTHER}.{part}"
-            file.tensors[one], file.tensors[two] = file.tensors[two], file.tensors[one]
-
-    return fault
-
-
-def leave_dense(file: Damaged) -> None:
-    tensors, _ = read_tensors(baseline_of(CHECKPOINTS / "quanto" / "int8") / "model.safetensors")
-    for name in [name for name in file.tensors if name.startswith(f"{MODULE}.")]:
-        del file.tensors[name]
-    file.tensors[f"{MODULE}.weight"] = tensors[f"{MODULE}.weight"]
 
 
 def nibbles_swapped(file: Damaged) -> None:
