@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from checker.domain import Depth, ErrorKind, Finding, Limit, Measurement, Severity
 from checker.errors import NotApplicable, Unavailable
-from checker.facts import ErrorFact, WeightFacts
+from checker.facts import CodeFact, ErrorFact, WeightFacts
 from checker.registry import Limits, Verdict, check
 
 FEW_VALUES = 10_000  # below, chance alone moves R by a per cent and more
@@ -79,14 +79,7 @@ def weights_codes(weights: WeightFacts, limits: Limits) -> Verdict:
                 hint="codes or code book are not those of the layout; quantize the layer again",
             )
         if fact.single and fact.layer not in compared:
-            yield Finding(
-                message=f"all codes of {fact.layer} are the same: the layer is a constant",
-                severity=Severity.WARN,
-                where=fact.layer,
-                observed=0,
-                unit="bits of entropy",
-                hint="were its codes ever written? With a baseline weights.error tells whether it is meant to be zero",
-            )
+            yield _constant(fact)
         share = fact.with_extreme / fact.blocks if fact.blocks else 1.0
         severity = _below(share, bar)
         if severity is not None:
@@ -100,6 +93,17 @@ def weights_codes(weights: WeightFacts, limits: Limits) -> Verdict:
                 unit="share of blocks",
                 hint="scales and codes do not belong together: another block size, or data changed after quantizing",
             )
+
+
+def _constant(fact: CodeFact) -> Finding:
+    return Finding(
+        message=f"all codes of {fact.layer} are the same: the layer is a constant",
+        severity=Severity.WARN,
+        where=fact.layer,
+        observed=0,
+        unit="bits of entropy",
+        hint="were its codes ever written? With a baseline weights.error tells whether it is meant to be zero",
+    )
 
 
 def _below(value: float, bar: Limit) -> Severity | None:

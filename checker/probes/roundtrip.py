@@ -66,9 +66,7 @@ def _digest(value: Any) -> str:
 
     if not isinstance(value, torch.Tensor):
         return repr(value)
-    if hasattr(
-        value, "__tensor_flatten__"
-    ):  # a subclass (torchao) holds codes and scales in tensors inside
+    if hasattr(value, "__tensor_flatten__"):  # a subclass (torchao) holds codes and scales in tensors inside
         inside = ", ".join(_digest(getattr(value, name)) for name in value.__tensor_flatten__()[0])
         return f"{type(value).__name__} {list(value.shape)} ({inside})"
     data = value.detach().cpu().contiguous()
