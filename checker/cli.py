@@ -50,7 +50,7 @@ def run_options(function: F) -> F:
             option("--weights", type=click.Choice(WEIGHTS), help="auto: all of up to a billion."),
             option("--architecture", is_flag=True, help="Compare tensors with the module tree; needs torch."),
             option("--require-pinned", is_flag=True, help="Every Hub revision must be a full commit."),
-            option("--report-dir", metavar="DIR", help="Where junit.xml, report.json and summary.md go."),
+            option("--report-dir", metavar="DIR", help="Where the four report files go."),
             option("--fail-on", type=click.Choice(["fail", "warn"]), default="fail", help="What makes it exit 1."),
             option("--annotations", type=click.Choice(WHEN), default="auto", help="Annotations, step summary."),
             option("--format", type=click.Choice(["text", "json"]), default="text", help="What goes to stdout."),
@@ -100,6 +100,24 @@ def check(checkpoints: tuple[str, ...], baseline: str | None, **options: Any) ->
     return run_checkpoints(checkpoints, baseline, options)
 
 
+@cli.command(short_help="Write references: baseline outputs, known-good texts.")
+@click.argument("matrix", default=MATRIX, envvar="QUANT_VERIFY_MATRIX")
+@option("--only", multiple=True, metavar="CELL", help="Only these cells: globs, comma lists.")
+@option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N.")
+@option("--offline", is_flag=True, help="Nothing is fetched; what is not cached is an error.")
+@option("--trust-remote-code", is_flag=True, help="For models whose matrix entry allows it as well.")
+@option("--quiet", is_flag=True, help="No progress.")
+@option("--verbose", is_flag=True, help="Tracebacks, passed checks, every finding.")
+def record(matrix: str, **options: Any) -> ExitCode:
+    """Record what the checks need of MATRIX's baselines, and the texts of its quantized models, for later runs.
+
+    With a recorded reference a run needs neither the baseline's memory nor its download. Commit what is written.
+    """
+    from checker.commands.record import record_matrix
+
+    return record_matrix(matrix, options)
+
+
 @cli.command(short_help="Print the jobs of a matrix as JSON.")
 @click.argument("matrix", default=MATRIX, envvar="QUANT_VERIFY_MATRIX")
 @option("--max-jobs", type=click.IntRange(1, MAX_JOBS), default=MAX_JOBS, metavar="N", help="At most this many jobs.")
@@ -122,6 +140,23 @@ def merge(reports: tuple[str, ...], **options: Any) -> ExitCode:
     from checker.commands.merge import merge_reports
 
     return merge_reports(reports, options)
+
+
+@cli.command(short_help="What changed between two reports.")
+@click.argument("old", metavar="OLD.json")
+@click.argument("new", metavar="NEW.json")
+@option("--fail-on", type=click.Choice(["fail", "warn"]), default="fail", help="From when on findings are worse.")
+@option("--annotations", type=click.Choice(WHEN), default="auto", help="Step summary.")
+@option("--format", type=click.Choice(["text", "markdown", "json"]), default="text", help="What goes to stdout.")
+def compare(old: str, new: str, **options: Any) -> ExitCode:
+    """Show what changed between the reports of two runs; exit 1 when something got worse.
+
+    Worse: a check that passed fails or cannot be verified, a finding is new, or a figure moved beyond its error bar.
+    Exit code 4 when no cell is in both reports.
+    """
+    from checker.commands.compare import compare_reports
+
+    return compare_reports(old, new, options)
 
 
 @cli.command(short_help="Predict bytes and ratios from a config.")

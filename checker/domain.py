@@ -7,6 +7,7 @@ result can never contradict itself.
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -119,6 +120,11 @@ class ModelRef:
     def __str__(self) -> str:
         return f"{self.name}@{self.revision}" if self.revision else self.name
 
+    @property
+    def pinned(self) -> bool:
+        """Whether the revision is a full commit, which nothing can change under a verdict."""
+        return re.fullmatch(r"[0-9a-f]{40}", self.revision or "") is not None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
@@ -144,12 +150,14 @@ class Cell:
     """What a verdict is about: a quantization to make of a baseline, or a checkpoint made elsewhere.
 
     Exactly one of ``quantization`` (a ``quantization_config`` as in config.json) and ``checkpoint`` is set.
+    ``libraries`` are packages, by name, at exact versions, that the worker finds before those installed.
     """
 
     id: str
     baseline: ModelRef | None = None
     checkpoint: ModelRef | None = None
     quantization: Mapping[str, Json] | None = None
+    libraries: Mapping[str, str] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
     origin: Location | None = None
 

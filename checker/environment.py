@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 
 from checker.domain import Environment
 
@@ -61,3 +62,9 @@ def describe() -> Environment:
         device=", ".join(dict.fromkeys(name for _, name, _ in found)) or f"cpu ({platform.machine()})",
         driver=found[0][2] if found else None,
     )
+
+
+def cache_base() -> Path:
+    """Where what can be made again is kept: QUANT_VERIFY_CACHE, XDG_CACHE_HOME or ~/.cache."""
+    base = os.environ.get("QUANT_VERIFY_CACHE") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "quant-verify"

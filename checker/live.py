@@ -1,15 +1,18 @@
-"""A cell's model in memory: loaded, looked at, saved again, run, and freed, each once and only when asked for."""
+"""A cell's model in memory: loaded, looked at, saved again, and freed, each once and only when asked for."""
 
 from __future__ import annotations
 
 import gc
+import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from checker.behaviour import Behaviour
 from checker.errors import NotApplicable, Unavailable
-from checker.facts import ArtifactFacts, LoadFacts, OutputFacts, RoundtripFacts, StructureFacts
+from checker.facts import ArtifactFacts, LoadFacts, RoundtripFacts, StructureFacts
 from checker.protocol import Job
 from checker.registry import Method
 
@@ -29,14 +32,12 @@ class LiveModel:
     needs_roundtrip: bool
     facts: Callable[[type], Any]
     say: Callable[[str], None]
+    behaviour: Behaviour
     detail: str = ""  # the traceback of a load that failed
     model: Any = None
     digests: dict[str, str] = field(default_factory=dict)
     saved: Saved | None = None
-    inputs: dict[str, Any] = field(default_factory=dict)
-    logits: Any = None
-    forward_error: Unavailable | None = None  # this machine's fault
-    forward_flaw: str = ""  # the model's
+    ready: bool = False
 
     def load(self) -> LoadFacts:
         """Load the model; that it does not load is a fact."""
@@ -65,22 +66,18 @@ class LiveModel:
         config = skeleton.read_config(self.folder, trust_remote_code=trust)
         declared = artifact.quantization_config or {}
         bones = skeleton.build_skeleton(config, self.method, declared, trust_remote_code=trust)
-        return structure.gather_structure(self.model, bones, artifact, self.method, self.device, self._first_forward)
+        return structure.gather_structure(
+            self.model, bones, artifact, self.method, self.device, self.behaviour.first_forward
+        )
 
-    def outputs(self) -> OutputFacts:
-        """Logits of the probe text, and the texts that the cell's prompts ask for."""
-        from checker.probes.outputs import gather_outputs
-
-        self._need_logits()
-        if self.forward_flaw:
-            return OutputFacts(flaw=self.forward_flaw)
-        prompts = self.job.cell.settings.prompts
-        self.say("generating" if prompts else "judging logits")
-        return gather_outputs(self.model, self.logits, self.inputs, self.folder, prompts, self.device)
+    def running(self) -> Behaviour:
+        """The outputs of the model, which is loaded, looked at and saved again before its first forward."""
+        self._look_around()
+        return self.behaviour
 
     def roundtrip(self) -> RoundtripFacts:
         """What the copy that was saved before any forward loads to."""
-        from checker.probes import outputs, roundtrip
+        from checker.probes import forward, roundtrip
 
         self._look_around()
         saved = self.saved
@@ -88,21 +85,23 @@ class LiveModel:
         if saved.flaw:
             self.detail = saved.detail
             return RoundtripFacts(flaw=saved.flaw)
-        self._need_logits()
+        self.behaviour.need_logits()
+        logits, tokens = self.behaviour.logits, self.behaviour.rows[0][:-1]
         self.free()
         self.say("loading the saved copy")
         again = self._load_from(saved.folder)
+        threading.Thread(target=shutil.rmtree, args=(saved.folder, True)).start()  # gigabytes take a while to go
         if again.model is None:
             return RoundtripFacts(flaw=f"the saved copy does not load: {again.flaw}")
         digests = roundtrip.digest_state(again.model)
-        second = None if self.logits is None else outputs.run_forward(again.model, self.inputs)
-        return roundtrip.compare(self.digests, digests, (self.logits, second), saved.note)
+        second = None if logits is None else forward.run_row(again.model, tokens)[0]
+        return roundtrip.compare(self.digests, digests, (logits, second), saved.note)
 
     def free(self) -> None:
         """Drop the model and give its memory back before the next one is loaded."""
         if self.model is None:
             return
-        self.model = None
+        self.model = self.behaviour.model = None
         gc.collect()
         if self.device.startswith("cuda"):
             import torch
@@ -110,19 +109,20 @@ class LiveModel:
             torch.cuda.empty_cache()
 
     def _make_ready(self) -> None:
-        """Load the model, save it again where a check asks for that, and make the probe's inputs; once."""
-        from checker.probes import outputs, roundtrip
+        """Load the model, and save it again where a check asks for that; once."""
+        from checker.probes import roundtrip
 
         load: LoadFacts = self.facts(LoadFacts)
         if load.flaw:
             raise Unavailable("not run: the checkpoint does not load (see loading.keys)")
-        if self.inputs:
+        if self.ready:
             return
         if self.needs_roundtrip:  # before any forward
             self.say("saving again")
             self.digests = roundtrip.digest_state(self.model)
             self.saved = roundtrip.try_save(self.model, Path(self.job.scratch) / "saved-again")
-        self.inputs = outputs.probe_inputs(self.model, self.folder)
+        self.behaviour.model = self.model
+        self.ready = True
 
     def _look_around(self) -> None:
         """The model loaded, and its modules looked at before and after the first forward where that can be done."""
@@ -130,27 +130,6 @@ class LiveModel:
             self.facts(StructureFacts)
         else:
             self._make_ready()
-
-    def _need_logits(self) -> None:
-        self._look_around()
-        if self.logits is None and self.forward_error is None and not self.forward_flaw:
-            self._first_forward()
-        if self.forward_error is not None:
-            raise self.forward_error
-
-    def _first_forward(self) -> str:
-        """Run the probe text once; why it did not run, or ""."""
-        from checker.probes.outputs import ForwardFailed, run_forward
-
-        self.say("first forward")
-        try:
-            self.logits = run_forward(self.model, self.inputs)
-        except Unavailable as error:
-            self.forward_error = error
-            return str(error)
-        except ForwardFailed as failure:
-            self.forward_flaw = str(failure)
-        return self.forward_flaw
 
     def _load_from(self, folder: Path) -> Loaded:
         """Load a model from a folder onto this cell's device; its traceback, if any, is kept for the report."""

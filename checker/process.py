@@ -18,9 +18,7 @@ from typing import TYPE_CHECKING
 from checker.domain import ErrorKind
 
 if TYPE_CHECKING:  # building the schemas of messages takes longer than starting a worker; they come with the first job
-    from checker.protocol import Doing, Ended, Finished, Job, Known, Started
-
-    WorkerEvent = Started | Finished | Known | Doing | Ended
+    from checker.protocol import AnyEvent, AnyJob
 
 LAST_WORDS = "--verbose shows its last output"
 WORKER = ("-P", "-m", "checker.worker")
@@ -40,16 +38,18 @@ OFFLINE = {
 ONLINE = {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
 
 
-def child_environment(*, online: bool = False) -> dict[str, str]:
+def child_environment(*, online: bool = False, overlay: str | None = None) -> dict[str, str]:
     """The environment of a process that opens foreign files: offline, without tokens, importing what we import.
 
     ``online`` is for a cell at depth static whose repository is read by ranges. Its worker reads JSON, headers and
     numbers with our own code; it loads no model and runs nothing of the repository. It needs the network, and for a
     private repository the token: that comes in the job (``Network.token``), on standard input and for this worker only,
     so that it is in no environment that a library or another process could read.
+
+    ``overlay`` is a folder of packages that come before all others, also before those installed beside us.
     """
     root = str(Path(__file__).resolve().parent.parent)
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = os.pathsep.join(filter(None, [overlay, root, os.environ.get("PYTHONPATH")]))
     kept = {key: value for key, value in os.environ.items() if not SECRET.search(key)}
     return kept | OFFLINE | (ONLINE if online else {}) | {"PYTHONPATH": paths}
 
@@ -67,9 +67,10 @@ class WorkerProcess:
     """One fresh interpreter in a process group of its own, without tokens, with a pipe of its own.
 
     Offline, unless ``online``. Started ahead of its job it imports torch while the worker before it still runs.
+    ``overlay`` is a folder of packages that it finds before those installed.
     """
 
-    def __init__(self, *, preload: bool, online: bool = False) -> None:
+    def __init__(self, *, preload: bool, online: bool = False, overlay: str | None = None) -> None:
         self._read, write = os.pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         command = [sys.executable, *WORKER, str(write), str(os.getpid()), *(["preload"] if preload else [])]
@@ -80,7 +81,7 @@ class WorkerProcess:
             stderr=subprocess.STDOUT,
             pass_fds=(write,),
             start_new_session=True,
-            env=child_environment(online=online),
+            env=child_environment(online=online, overlay=overlay),
         )
         os.close(write)
 
@@ -94,7 +95,7 @@ class WorkerProcess:
         """Whether the process still runs; one started ahead may have been killed while it waited."""
         return self._process.poll() is None
 
-    def judge(self, job: Job, timeout: float | None) -> Iterator[WorkerEvent]:
+    def work(self, job: AnyJob, timeout: float | None) -> Iterator[AnyEvent]:
         """Give the job and yield the events of the worker, ``Ended`` last.
 
         Raises:
@@ -162,7 +163,7 @@ class WorkerProcess:
         return data.decode("utf-8", errors="backslashreplace").strip()
 
     def kill(self) -> None:
-        """End the whole process group at once, from any thread; whoever iterates over ``judge`` learns of it."""
+        """End the whole process group at once, from any thread; whoever iterates over ``work`` learns of it."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 

@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from checker.checkpoint.network import Network, Repository
-from checker.domain import Cell, CheckResult, Json
+from checker.domain import Cell, CheckError, CheckResult, Json, Prompt
+from checker.reference import Identity
 
 LONGEST_LINE = 16 << 20  # bytes; the per-layer figures of 30,000 layers fit
 
@@ -22,6 +23,7 @@ LONGEST_LINE = 16 << 20  # bytes; the per-layer figures of 30,000 layers fit
 class Job:
     """Everything a worker needs to judge one cell; all files are there already, but for those of a repository."""
 
+    kind: Literal["judge"] = "judge"
     cell: Cell
     checks: tuple[str, ...]
     baseline: str | None  # folder
@@ -34,6 +36,26 @@ class Job:
     baseline_repository: Repository | None = None  # its folder lacks the large files: ranges of them are read
     checkpoint_repository: Repository | None = None
     network: Network | None = None  # leave, and the token, to read those; None: the worker is offline
+    reference: str | None = None  # the file
+    reference_error: CheckError | None = None  # why there is none although the cell has a baseline
+    known_good: str | None = None  # the file of recorded texts
+    overlay: str | None = None  # folder of the cell's libraries, first on the worker's path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReferenceJob:
+    """Everything a worker needs to make the reference of one baseline."""
+
+    kind: Literal["reference"] = "reference"
+    baseline: str  # folder
+    identity: Identity
+    prompts: tuple[Prompt, ...]
+    target: str  # the file to write
+    full: bool  # all log-probabilities, for the cache; or the small form that is recorded
+    device: str = "auto"
+    gpus: int = 1
+    visible_gpus: str | None = None  # CUDA_VISIBLE_DEVICES
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +73,14 @@ class Finished:
     kind: Literal["finished"] = "finished"
     result: CheckResult
     measurements: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failed:
+    """A reference could not be made."""
+
+    kind: Literal["failed"] = "failed"
+    error: CheckError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,12 +107,14 @@ class Ended:
     kind: Literal["ended"] = "ended"
 
 
-Event = Annotated[Started | Finished | Known | Doing | Ended, Field(discriminator="kind")]
-EVENT: TypeAdapter[Started | Finished | Known | Doing | Ended] = TypeAdapter(Event)
-JOB: TypeAdapter[Job] = TypeAdapter(Job)
+AnyEvent = Started | Finished | Failed | Known | Doing | Ended
+Event = Annotated[AnyEvent, Field(discriminator="kind")]
+EVENT: TypeAdapter[AnyEvent] = TypeAdapter(Event)
+AnyJob = Job | ReferenceJob
+JOB: TypeAdapter[AnyJob] = TypeAdapter(Annotated[AnyJob, Field(discriminator="kind")])
 
 
-def parse_event(line: bytes) -> Started | Finished | Known | Doing | Ended:
+def parse_event(line: bytes) -> AnyEvent:
     """One event from a worker's line.
 
     Raises:

@@ -211,6 +211,7 @@ class Method:
     ties_quantized: bool = False  # a quantized embedding may serve as the output head
     roles: frozenset[str] = LINEAR_ROLES  # what is quantized unless the config says otherwise
     stored_dense: Callable[[Mapping[str, Json]], str] = field(default=lambda _: "")  # why no tensor need be packed
+    activations: Callable[[Mapping[str, Json]], bool] = field(default=lambda _: False)  # quantized as well, when run
     decode: Callable[..., typing.Any] | None = None  # (Checkpoint, StoredWeight, Window | None) -> tuple of CodedWeight
     not_decoded: str = ""  # why there is no ``decode``
     rescales: bool = False  # calibration may scale columns and rows (AWQ, SmoothQuant): fit their gains first

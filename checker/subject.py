@@ -15,20 +15,26 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from checker.checkpoint import Checkpoint, open_checkpoint
-from checker.domain import ErrorKind
+from checker.checks.divergence import is_settled, judge_divergence
+from checker.domain import ErrorKind, Severity
 from checker.errors import NotApplicable, Unavailable
 from checker.facts import (
     ArchitectureFacts,
     ArtifactFacts,
+    DivergenceFacts,
+    KnownText,
     LoadFacts,
+    ModuleErrorFacts,
     OutputFacts,
     RoundtripFacts,
     StructureFacts,
+    TextFacts,
     WeightFacts,
 )
 from checker.probes.artifact import find_quantization_config, gather_artifact
 from checker.protocol import Job
-from checker.registry import Method, all_methods
+from checker.reference import Reference, read_reference
+from checker.registry import Check, Limits, Method, all_checks, all_methods, resolve_limits
 
 if TYPE_CHECKING:
     from typing import Self
@@ -108,9 +114,9 @@ class Subject:
 
     @cached_property
     def baseline(self) -> Checkpoint | None:
-        """The full-precision checkpoint, if the cell has one."""
+        """The full-precision checkpoint, if the cell has one; else what a recorded reference holds of it."""
         if self.job.baseline is None:
-            return None
+            return None if self.job.reference is None else self._recorded_baseline()
         job = self.job
         baseline = open_checkpoint(Path(self.job.baseline), repository=job.baseline_repository, network=job.network)
         self._open.append(baseline)
@@ -121,6 +127,49 @@ class Subject:
             reason = baseline.problems[0].message if baseline.problems else "it holds no safetensors file"
             raise Unavailable(f"the baseline {self.job.cell.baseline} cannot be read: {reason}")
         return baseline
+
+    def _recorded_baseline(self) -> Checkpoint:
+        from checker.reference.recorded import open_recorded
+
+        return open_recorded(self.reference())
+
+    def reference(self) -> Reference:
+        """What is known of the baseline's outputs, from the cache or recorded.
+
+        Raises:
+            NotApplicable: the cell has no baseline.
+            Unavailable: there is no reference, it is damaged, or it was made with another tokenizer.
+        """
+        found: Reference = self.get(Reference)
+        return found
+
+    def _reference(self) -> Reference:
+        from checker.reference.identity import tokenizer_digest
+
+        job = self.job
+        if job.reference_error is not None:
+            raise Unavailable(job.reference_error.message, job.reference_error.kind)
+        if job.reference is None:
+            raise NotApplicable("there is no baseline to compare with")
+        reference = read_reference(Path(job.reference))
+        theirs, ours = reference.summary.identity.tokenizer, tokenizer_digest(self.folder)
+        if theirs and ours and theirs != ours:
+            message = f"the reference {job.reference} was made with another tokenizer than this checkpoint's"
+            raise Unavailable(f"{message}; is {reference.summary.identity.baseline} its baseline?")
+        return reference
+
+    def known(self) -> tuple[KnownText, ...]:
+        """The texts that this cell was recorded with, if any."""
+        if self.job.known_good is None:
+            return ()
+        from checker.known_good import read
+
+        return read(Path(self.job.known_good)).get(self.job.cell.id, ())
+
+    def limits(self, item: Check) -> Limits:
+        """The limits of a check in this cell; a method's belong to the numbers that are stored, not to the claim."""
+        method = self.stored_method or self.method
+        return resolve_limits(item, method.limits if method else {}, self.job.cell.settings.limits)
 
     @property
     def traffic(self) -> dict[str, int]:
@@ -170,11 +219,25 @@ class Subject:
     @cached_property
     def _live(self) -> LiveModel:
         """The loaded model; loading it is refused where a guarding check fails."""
+        from checker.behaviour import Behaviour
         from checker.live import LiveModel
 
         if self.blocked:
             raise Unavailable(self.blocked, ErrorKind.NOT_RUN)
+        behaviour = Behaviour(
+            job=self.job,
+            folder=self.folder,
+            checkpoint=lambda: self.checkpoint,
+            baseline=lambda: self.baseline,
+            method=self.stored_method or self.method,  # whose tensors are decoded
+            device=self.device,
+            reference=self.reference,
+            known=self.known,
+            facts=self.get,
+            say=self.say,
+        )
         return LiveModel(
+            behaviour=behaviour,
             job=self.job,
             folder=self.folder,
             method=self.method,  # of the files, before the library has a say
@@ -183,6 +246,15 @@ class Subject:
             facts=self.get,
             say=self.say,
         )
+
+    def _divergence(self) -> DivergenceFacts:
+        limits = self.limits(next(item for item in all_checks() if item.id == "outputs.divergence"))
+
+        def is_failing(facts: DivergenceFacts) -> bool:
+            return any(finding.severity is Severity.FAIL for finding in judge_divergence(facts, limits))
+
+        self.reference()  # before anything is loaded for it
+        return self._live.running().divergence(lambda facts: is_settled(facts, limits), is_failing)
 
     @property
     def detail(self) -> str:
@@ -196,11 +268,15 @@ def _method(name: str | None) -> Method | None:
 
 _GATHER: dict[type, Callable[[Subject], object]] = {
     Path: Subject._folder,  # noqa: SLF001 - as those below
+    Reference: Subject._reference,  # noqa: SLF001
     ArtifactFacts: Subject._artifact,  # noqa: SLF001 - the table belongs to the class
     WeightFacts: Subject._weights,  # noqa: SLF001
     ArchitectureFacts: Subject._architecture,  # noqa: SLF001
     LoadFacts: lambda subject: subject._live.load(),  # noqa: SLF001
     StructureFacts: lambda subject: subject._live.structure(),  # noqa: SLF001
-    OutputFacts: lambda subject: subject._live.outputs(),  # noqa: SLF001
+    OutputFacts: lambda subject: subject._live.running().outputs(),  # noqa: SLF001
+    ModuleErrorFacts: lambda subject: subject._live.running().module_errors(),  # noqa: SLF001
+    DivergenceFacts: Subject._divergence,  # noqa: SLF001
+    TextFacts: lambda subject: subject._live.running().texts(),  # noqa: SLF001
     RoundtripFacts: lambda subject: subject._live.roundtrip(),  # noqa: SLF001
 }

@@ -1,7 +1,8 @@
-"""The child process: judges one cell and streams results, one JSON line each, to a pipe of its own.
+"""The child process: judges one cell, or makes one reference, and streams results to a pipe of its own.
 
-``python -m checker.worker FD PARENT [preload]`` reads one job from standard input. Standard output and error belong to
-the libraries (and to whatever a checkpoint makes them print); the parent keeps them in a file and never parses them.
+``python -m checker.worker FD PARENT [preload]`` reads one job from standard input and writes one JSON line for each
+event. Standard output and error belong to the libraries (and to whatever a checkpoint makes them print); the parent
+keeps them in a file and never parses them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import gc
 import importlib
 import os
@@ -23,14 +25,14 @@ from typing import BinaryIO
 from checker.domain import CheckError, CheckResult, ErrorKind, Finding, Json, Measurement, Outcome, Severity
 from checker.errors import NotApplicable, Unavailable
 from checker.facts import ORDER, ArtifactFacts, RoundtripFacts
-from checker.protocol import EVENT, JOB, Doing, Ended, Finished, Job, Known, Started
-from checker.registry import Check, Limits, all_checks, all_methods, resolve_limits
+from checker.protocol import EVENT, JOB, AnyEvent, Doing, Ended, Failed, Finished, Job, Known, ReferenceJob, Started
+from checker.registry import Check, Limits, all_checks, all_methods
 from checker.subject import Subject
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 MOST_FINDINGS = 100  # of one check; a model with every layer broken is told in fewer lines
 
-Send = Callable[[Started | Finished | Known | Doing | Ended], None]
+Send = Callable[[AnyEvent], None]
 
 
 def main() -> None:
@@ -49,7 +51,11 @@ def main() -> None:
     job = JOB.validate_json(line)
     if job.visible_gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = job.visible_gpus
-    judge(job, lambda event: _send(pipe, event))
+    send = functools.partial(_send, pipe)
+    if isinstance(job, ReferenceJob):
+        make_reference(job, send)
+    else:
+        judge(job, send)
 
 
 def _die_with(parent: int) -> None:
@@ -76,7 +82,7 @@ def _preload() -> None:
         importlib.import_module("transformers.modeling_utils")
 
 
-def _send(pipe: BinaryIO, event: Started | Finished | Known | Doing | Ended) -> None:
+def _send(pipe: BinaryIO, event: AnyEvent) -> None:
     try:
         line = EVENT.dump_json(event)
     except ValueError as error:  # a text or a number that JSON cannot hold: the fault of one check, not of the cell
@@ -87,6 +93,22 @@ def _send(pipe: BinaryIO, event: Started | Finished | Known | Doing | Ended) -> 
     pipe.write(line + b"\n")
 
 
+def make_reference(job: ReferenceJob, send: Send) -> None:
+    """Make the reference of a baseline; why it could not be made is an event like any other."""
+
+    def work() -> None:
+        from checker.probes import reference
+
+        reference.make_reference(job, lambda what: send(Doing(what=what)))
+
+    reason, error = _guarded(work, lambda: "")
+    if reason is not None:
+        error = CheckError(kind=ErrorKind.NOT_RUN, message=reason)
+    if error is not None:
+        send(Failed(error=error))
+    send(Ended())
+
+
 def judge(job: Job, send: Send) -> None:
     """Run the job's checks in the order in which their facts are gathered, and send what each one says."""
     wanted = set(job.checks)
@@ -94,6 +116,7 @@ def judge(job: Job, send: Send) -> None:
     depth = job.cell.settings.depth
     checks = sorted((item for item in table if item.id in wanted), key=lambda item: _rank(item, job))
     roundtrip = any(need.kind is RoundtripFacts for item in checks for need in item.needs)
+    libraries = _libraries(job)
     with Subject(job=job, say=lambda what: send(Doing(what=what)), needs_roundtrip=roundtrip) as subject:
         for item in checks:
             if _rank(item, job)[0] > 1 and not subject.blocked:
@@ -102,12 +125,23 @@ def judge(job: Job, send: Send) -> None:
             finished = run_check(item, subject)
             if traffic := subject.traffic:  # so far; the last check's is the whole
                 finished = replace(finished, measurements={**finished.measurements, "remote": traffic})
+            if libraries and item is checks[0]:
+                finished = replace(finished, measurements={**finished.measurements, "libraries": libraries})
             send(finished)
             if item.id == checks[0].id:
                 send(_known(subject))
         if any(depth.includes(item.depth) and _rank(item, job)[0] > 1 for item in checks):
             send(_known(subject, loaded=True))
     send(Ended())
+
+
+def _libraries(job: Job) -> dict[str, str]:
+    """Versions of what is laid over the installed packages, as they are imported here."""
+    if job.overlay is None:
+        return {}
+    from checker.overlay import seen
+
+    return seen(job.overlay, job.cell.libraries)
 
 
 def _rank(item: Check, job: Job) -> tuple[int, str]:
@@ -125,28 +159,37 @@ def run_check(item: Check, subject: Subject) -> Finished:
     begin = time.perf_counter()
     findings: list[Finding] = []
     measurements: dict[str, Json] = {}
-    skip_reason, error = None, None
-    try:
+
+    def work() -> None:
         for said in _verdict(item, subject):
             if isinstance(said, Measurement):
                 measurements[said.key] = said.value
             else:
                 findings.append(said)
-    except NotApplicable as reason:
-        skip_reason = str(reason) if not findings else None
-    except Unavailable as reason:
-        error = CheckError(kind=reason.kind, message=str(reason), detail=subject.detail)
-    except Exception as exception:  # noqa: BLE001 - the other boundary: one check must not end the cell
-        kind, message = _fault(exception)
-        error = CheckError(kind=kind, message=message, detail=traceback.format_exc())
+
+    skip_reason, error = _guarded(work, lambda: subject.detail)
     result = CheckResult(
         id=item.id,
         seconds=time.perf_counter() - begin,
         findings=tuple(_capped(findings)),
-        skip_reason=skip_reason,
+        skip_reason=skip_reason if not findings else None,
         error=error,
     )
     return Finished(result=result, measurements=measurements)
+
+
+def _guarded(work: Callable[[], None], detail: Callable[[], str]) -> tuple[str | None, CheckError | None]:
+    """Do something that may fail in any way: (why it does not apply, why it could not be done), both None when done."""
+    try:
+        work()
+    except NotApplicable as reason:
+        return str(reason), None
+    except Unavailable as reason:
+        return None, CheckError(kind=reason.kind, message=str(reason), detail=detail())
+    except Exception as exception:  # noqa: BLE001 - the other boundary: one check must not end the cell
+        kind, message = _fault(exception)
+        return None, CheckError(kind=kind, message=message, detail=traceback.format_exc())
+    return None, None
 
 
 def _fault(error: Exception) -> tuple[ErrorKind, str]:
@@ -173,8 +216,7 @@ def _verdict(item: Check, subject: Subject) -> Iterator[Finding | Measurement]:
     arguments: list[object] = []
     for need in item.needs:
         if need.kind is Limits:
-            method = subject.stored_method or subject.method  # limits belong to the numbers, not to the claim
-            arguments.append(resolve_limits(item, method.limits if method else {}, subject.job.cell.settings.limits))
+            arguments.append(subject.limits(item))
         elif need.optional and not _is_deep(subject.job):
             arguments.append(None)
         else:

@@ -30,6 +30,7 @@ class Measured:
     seconds: float
     parent_bytes: int = 0
     largest_bytes: int = 0
+    private_bytes: int = 0  # of the largest process, without pages of mapped files
     output: str = ""
     errors: str = ""
 
@@ -43,7 +44,8 @@ def measure(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | dict(environment or {})
     )
     peaks: dict[int, int] = {}
-    watcher = threading.Thread(target=_watch, args=(process, peaks))
+    private: dict[int, int] = {}
+    watcher = threading.Thread(target=_watch, args=(process, peaks, private))
     watcher.start()
     try:
         output, errors = process.communicate(timeout=timeout)
@@ -57,17 +59,20 @@ def measure(
         seconds=seconds,
         parent_bytes=peaks.get(process.pid, 0),
         largest_bytes=max(peaks.values(), default=0),
+        private_bytes=max(private.values(), default=0),
         output=output,
         errors=errors,
     )
 
 
-def _watch(process: subprocess.Popen[str], peaks: dict[int, int]) -> None:
+def _watch(process: subprocess.Popen[str], peaks: dict[int, int], private: dict[int, int]) -> None:
     parent = psutil.Process(process.pid)
     while process.poll() is None:
         try:
             for one in (parent, *parent.children(recursive=True)):
-                peaks[one.pid] = max(peaks.get(one.pid, 0), one.memory_info().rss)
+                memory = one.memory_info()
+                peaks[one.pid] = max(peaks.get(one.pid, 0), memory.rss)
+                private[one.pid] = max(private.get(one.pid, 0), memory.rss - memory.shared)
         except psutil.Error:
             pass
         time.sleep(0.002)

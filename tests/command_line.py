@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +45,8 @@ class Done:
 def environment(**extra: str) -> dict[str, str]:
     """This process's environment without what would change the outcome."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
+    cache = str(Path(tempfile.gettempdir()) / f"quant-verify-tests-{os.getuid()}")
+    kept["QUANT_VERIFY_CACHE"] = cache
     return kept | {"COLUMNS": "200", "HF_HOME": "/nonexistent/huggingface", "PYTHONDONTWRITEBYTECODE": "1"} | extra
 
 
@@ -108,6 +112,8 @@ def check_reports(folder: Path, cells: Mapping[str, int]) -> dict[str, Any]:
     assert {suite.get("name"): len(list(suite.iter("testcase"))) for suite in suites} == cells
     summary = (folder / "summary.md").read_text(encoding="utf-8")
     assert all(cell_id in summary for cell_id in cells)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert all(html.escape(cell_id) in page for cell_id in cells)
     return report
 
 

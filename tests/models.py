@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from checker.domain import Cell, CheckResult, Depth, Json, Limit, ModelRef, Outcome, Settings
-from checker.protocol import Finished, Job
+from checker.protocol import Finished, Job, ReferenceJob
+from checker.reference import Identity
+from checker.reference.identity import folder_revision, prompts_digest, tokenizer_digest
 from checker.registry import all_checks
 from checker.worker import judge
 
@@ -113,6 +115,29 @@ class Zoo:
     def quantized(self, name: str, variant: str) -> Path:
         folder = self.root / name / variant
         return folder if folder.exists() else save_quantized(self.baseline(name), folder, VARIANTS[variant])
+
+    def reference(self, name: str, *, full: bool = True) -> Path:
+        """What the checks of outputs need of a baseline, as the cache keeps it or as it is recorded."""
+        path = self.root / name / ("cached.safetensors" if full else "recorded.safetensors")
+        return path if path.exists() else save_reference(self.baseline(name), path, full=full)
+
+
+def save_reference(baseline: Path, path: Path, *, full: bool = True, device: str = "cpu") -> Path:
+    """The reference of a baseline, made as a worker does it."""
+    from checker.probes.generation import DEFAULT_PROMPTS
+    from checker.probes.reference import make_reference
+
+    identity = Identity(
+        baseline=baseline.name,
+        revision=folder_revision(baseline),
+        tokenizer=tokenizer_digest(baseline),
+        prompts=prompts_digest(DEFAULT_PROMPTS),
+    )
+    job = ReferenceJob(
+        baseline=str(baseline), identity=identity, prompts=DEFAULT_PROMPTS, target=str(path), full=full, device=device
+    )
+    make_reference(job, lambda _: None)
+    return path
 
 
 @dataclass

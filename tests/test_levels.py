@@ -28,10 +28,12 @@ LEVELS = {
         "code_books",
         "inventory",
         "config_values",
+        "comparison",
+        "known_good",
     ),
     2: ("checks", "methods"),
-    3: ("subject", "live", "probes"),
-    4: ("worker", "runner", "process", "board"),
+    3: ("subject", "live", "behaviour", "probes"),
+    4: ("worker", "workers", "runner", "process", "provision", "references", "board", "overlay"),
     5: ("cli", "commands"),
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}

@@ -42,7 +42,7 @@ def worker(monkeypatch):
 
 def death(worker: WorkerProcess, timeout: float | None = 20) -> WorkerDied:
     with pytest.raises(WorkerDied) as caught:
-        list(worker.judge(JOB, timeout))
+        list(worker.work(JOB, timeout))
     return caught.value
 
 
@@ -58,7 +58,7 @@ def test_tokens_stay_behind_and_the_worker_is_offline(monkeypatch):
 def test_events_arrive_in_order_also_in_pieces(worker):
     pieces = (b'{"kind": "sta', b'rted", "check": "x"}\n{"kind": "ended"}', b"\n")
     code = "; ".join(f"say({piece!r}); time.sleep(0.05)" for piece in pieces)
-    assert list(worker(code).judge(JOB, None)) == [Started(check="x"), Ended()]
+    assert list(worker(code).work(JOB, None)) == [Started(check="x"), Ended()]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_closing_ends_the_whole_group(worker):
     subject = worker(
         "import subprocess; p = subprocess.Popen(['sleep', '60']); say(b'{\"kind\": \"ended\"}\\n'); p.wait()"
     )
-    list(subject.judge(JOB, None))
+    list(subject.work(JOB, None))
     family = [psutil.Process(subject.pid), *psutil.Process(subject.pid).children(recursive=True)]
     assert len(family) == 2
     subject.close()
@@ -139,7 +139,7 @@ def test_no_descriptor_is_left_open(worker):
     before = descriptors()
     for _ in range(3):
         subject = worker('say(b\'{"kind": "ended"}\\n\')')
-        list(subject.judge(JOB, None))
+        list(subject.work(JOB, None))
         subject.close()
     assert descriptors() == before
 

@@ -52,6 +52,10 @@ FIXED = [
     "loading.quantized",
     "outputs.finite",
     "outputs.known-good",
+    "outputs.degenerate",
+    "outputs.divergence",
+    "outputs.likelihood",
+    "outputs.modules",
     "roundtrip.checkpoint",
     "files.valid",
 ]

@@ -10,13 +10,15 @@ from typing import ClassVar
 
 import pytest
 
-from checker import runner as module
+from checker import provision
+from checker import workers as staff
 from checker.checkpoint.resolve import Resolved
 from checker.domain import Cell, CheckError, CheckResult, Depth, ErrorKind, ModelRef, Settings
 from checker.errors import Unavailable, UsageError
 from checker.process import WorkerDied
 from checker.protocol import Doing, Ended, Finished, Job, Known, Started
-from checker.runner import Runner, RunOptions, Update
+from checker.provision import RunOptions
+from checker.runner import Runner, Update
 
 CHECKS = ("a.one", "a.two")
 
@@ -30,12 +32,12 @@ class FakeWorker:
 
     alive = True
 
-    def __init__(self, *, preload: bool, online: bool = False) -> None:
+    def __init__(self, *, preload: bool, online: bool = False, overlay: str | None = None) -> None:
         self.preload, self.killed, self.closed, self.job = preload, threading.Event(), False, None
-        self.online = online
+        self.online, self.overlay = online, overlay
         self.made.append(self)
 
-    def judge(self, job: Job, timeout: float | None) -> Iterator[object]:
+    def work(self, job: Job, timeout: float | None) -> Iterator[object]:
         self.job, self.timeout = job, timeout
         with self.lock:
             script = self.scripts.pop(0) if self.scripts else []
@@ -62,8 +64,8 @@ class FakeWorker:
 def workers(monkeypatch) -> list[FakeWorker]:
     monkeypatch.setattr(FakeWorker, "made", [])
     monkeypatch.setattr(FakeWorker, "scripts", [])
-    monkeypatch.setattr(module, "WorkerProcess", FakeWorker)
-    monkeypatch.setattr(module, "resolve", lambda ref, **_: Resolved(folder=Path(ref.name), revision=None))
+    monkeypatch.setattr(staff, "WorkerProcess", FakeWorker)
+    monkeypatch.setattr(provision, "resolve", lambda ref, **_: Resolved(folder=Path(ref.name), revision=None))
     return FakeWorker.made
 
 
@@ -143,7 +145,7 @@ def test_the_network_gets_a_second_chance_unless_it_is_forbidden(monkeypatch, wo
         asked.append(options)
         raise Unavailable("no network", ErrorKind.NETWORK)
 
-    monkeypatch.setattr(module, "resolve", resolve)
+    monkeypatch.setattr(provision, "resolve", resolve)
     updates = run(cell(kind="hub"), offline=offline)
     assert len(asked) == updates[-1].attempts == attempts
     assert asked[0] == {"offline": offline, "allow_code": False}
@@ -155,7 +157,7 @@ def test_a_folder_that_vanished_costs_its_cell_alone(monkeypatch):
     def resolve(ref, **_):
         raise UsageError("the folder does not exist")
 
-    monkeypatch.setattr(module, "resolve", resolve)
+    monkeypatch.setattr(provision, "resolve", resolve)
     assert [kind for _, kind, _ in dead(run(cell("a/x"), cell("b/y")))] == [ErrorKind.NOT_RUN] * 2
 
 
@@ -163,7 +165,7 @@ def test_a_folder_that_vanished_costs_its_cell_alone(monkeypatch):
 def test_remote_code_needs_both_the_matrix_and_the_command_line(monkeypatch, workers, allowed):
     asked = []
     monkeypatch.setattr(
-        module, "resolve", lambda ref, **options: asked.append(options) or Resolved(folder=Path(), revision=None)
+        provision, "resolve", lambda ref, **options: asked.append(options) or Resolved(folder=Path(), revision=None)
     )
     run(cell(trust_remote_code=allowed[0]), trust_remote_code=allowed[1])
     assert workers[0].job.trust_remote_code is asked[0]["allow_code"] is all(allowed)
@@ -252,7 +254,9 @@ def test_stop_ends_the_iteration_and_every_worker(workers):
 
 def test_stop_does_not_wait_for_a_download(monkeypatch, workers):
     release = threading.Event()
-    monkeypatch.setattr(module, "resolve", lambda ref, **_: release.wait(20) and Resolved(folder=Path(), revision=None))
+    monkeypatch.setattr(
+        provision, "resolve", lambda ref, **_: release.wait(20) and Resolved(folder=Path(), revision=None)
+    )
     subject = Runner([(cell(), CHECKS)], RunOptions())
     threading.Timer(0.1, subject.stop).start()
     begin = time.monotonic()

@@ -18,7 +18,8 @@ def loading_keys(load: LoadFacts) -> Verdict:
             message=f"the checkpoint does not load: {load.flaw}",
             observed=load.exception,
             limit="loads",
-            hint="see the findings of the static checks for the cause; --verbose shows the traceback",
+            hint="see the findings of the static checks for the cause; where they find none, these versions of the "
+            "libraries cannot load such a file; --verbose shows the traceback",
         )
         return
     groups = (
@@ -41,7 +42,7 @@ def loading_quantized(load: LoadFacts, structure: StructureFacts) -> Verdict:
     counted. Nothing may sit on the meta device, on disk or on another device than the one asked for.
     """
     before, after = structure.before, structure.after
-    if not before.quantized_modules:
+    if not before.quantized_modules and not structure.stored_dense:
         yield Finding(
             message=f"no module is quantized, although is_quantized is {load.is_quantized}",
             observed=0,
@@ -56,7 +57,8 @@ def loading_quantized(load: LoadFacts, structure: StructureFacts) -> Verdict:
             limit="a quantizer",
             hint="the method may not be supported on this device; transformers then dequantizes with one log line",
         )
-    if after is not None and (after.quantized_modules != before.quantized_modules or not structure.is_quantized_after):
+    lost = load.is_quantized and not structure.is_quantized_after
+    if after is not None and (after.quantized_modules != before.quantized_modules or lost):
         yield Finding(
             message=f"{before.quantized_modules} modules were quantized, {after.quantized_modules} after one forward",
             observed=after.quantized_modules,

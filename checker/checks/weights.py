@@ -151,6 +151,7 @@ def weights_error(weights: WeightFacts, limits: Limits) -> Verdict:
                 "sqnr_db": fact.sqnr_db,
                 "gain": fact.gain,
                 **({"fitted_gains": True} if fact.fitted_gains else {}),
+                **({"sampled": True} if weights.sampled else {}),
             }
             for fact in sorted(weights.errors, key=_badness, reverse=True)
         ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from checker.commands.child import ask
-from checker.commands.run import arguments_of
-from checker.commands.suite import Suite, run_suite
+from checker.commands.run import arguments_of, suite_of
+from checker.commands.suite import run_suite
 from checker.commands.vocabulary import vocabulary
 from checker.domain import ExitCode, Outcome, RunResult
+from checker.environment import cache_base
 from checker.matrix import load_matrix
 
 LAYER = "model.layers.14.mlp.down_proj"  # the one that is damaged
@@ -53,8 +53,7 @@ def run_demo(options: Mapping[str, Any], *, rebuild: bool) -> ExitCode:
     prepare(folder, rebuild=rebuild)
     arguments = arguments_of({**options, "report_dir": options["report_dir"] or "quant-verify-report"})
     loaded = load_matrix(folder / "quant-verify.yml", vocabulary(), forced=arguments.forced())
-    suite = Suite(cells=loaded.cells, matrix_path=loaded.path, matrix_sha256=loaded.sha256)
-    run, code = run_suite(suite, arguments)
+    run, code = run_suite(suite_of(loaded), arguments)
     if run.interrupted is not None:
         return code
     as_expected, sentence = judge(run)
@@ -79,8 +78,7 @@ def judge(run: RunResult) -> tuple[bool, str]:
 
 def cache_folder() -> Path:
     """Where the demo's models are kept: QUANT_VERIFY_CACHE, XDG_CACHE_HOME or ~/.cache."""
-    base = os.environ.get("QUANT_VERIFY_CACHE") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "quant-verify" / "demo"
+    return cache_base() / "demo"
 
 
 def prepare(folder: Path, *, rebuild: bool) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from checker.domain import Depth, Severity
 from checker.errors import UsageError
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
 SHARD = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 DEVICE = re.compile(r"auto|cpu|cuda|cuda:\d+")
 

@@ -13,17 +13,25 @@ from checker.commands.suite import Suite, run_suite
 from checker.commands.vocabulary import vocabulary
 from checker.domain import Cell, Depth, ExitCode, ModelRef, Settings
 from checker.errors import UsageError
-from checker.matrix import load_matrix
+from checker.matrix import Matrix, load_matrix
 
 
 def run_matrix(matrix: str, options: Mapping[str, Any]) -> ExitCode:
     """``quant-verify run``."""
     arguments = arguments_of(options)
     loaded = load_matrix(matrix, vocabulary(), forced=arguments.forced())
-    suite = Suite(
-        cells=loaded.cells, waivers=loaded.waivers, matrix_path=loaded.path, matrix_sha256=loaded.sha256
-    )  # fmt: skip
-    return run_suite(suite, arguments)[1]
+    return run_suite(suite_of(loaded), arguments)[1]
+
+
+def suite_of(loaded: Matrix) -> Suite:
+    """The cells of a matrix, with what the matrix says of the run as a whole."""
+    return Suite(
+        cells=loaded.cells,
+        waivers=loaded.waivers,
+        matrix_path=loaded.path,
+        matrix_sha256=loaded.sha256,
+        references=loaded.references,
+    )
 
 
 def run_checkpoints(checkpoints: tuple[str, ...], baseline: str | None, options: Mapping[str, Any]) -> ExitCode:

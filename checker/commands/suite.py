@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,9 @@ from checker.commands.options import RunArguments, split, worker_count
 from checker.domain import Cell, ExitCode, RunResult, Waiver
 from checker.environment import describe, visible_gpus
 from checker.errors import MatrixError, Mistake, Unavailable, UsageError
+from checker.provision import RunOptions
 from checker.registry import selected_checks
-from checker.runner import Runner, RunOptions, Update
+from checker.runner import Runner, Update
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,6 +39,7 @@ class Suite:
     waivers: tuple[Waiver, ...] = ()
     matrix_path: str | None = None
     matrix_sha256: str | None = None
+    references: Path | None = None  # the folder of recorded ones
 
 
 def run_suite(suite: Suite, arguments: RunArguments) -> tuple[RunResult, ExitCode]:
@@ -98,7 +101,7 @@ def _prepare(suite: Suite, arguments: RunArguments) -> tuple[Board, Runner]:
         shard=arguments.shard,
         fail_on=arguments.severity,
     )
-    return Board(facts, planned, suite.waivers), Runner(planned, options)
+    return Board(facts, planned, suite.waivers), Runner(planned, options, suite.references)
 
 
 def _take_in(update: Update, board: Board, progress: Progress) -> bool:
@@ -222,11 +225,9 @@ def require_pinned(cells: Sequence[Cell]) -> None:
     Raises:
         UsageError: names the first such reference and its place.
     """
-    from checker.commands.options import COMMIT
-
     for cell in cells:
         for ref in (cell.baseline, cell.checkpoint):
-            if ref is not None and ref.kind == "hub" and not COMMIT.fullmatch(ref.revision or ""):
+            if ref is not None and ref.kind == "hub" and not ref.pinned:
                 place = f"{cell.origin.file}:{cell.origin.line}: " if cell.origin else ""
                 raise UsageError(f"{place}{ref} is not pinned; --require-pinned wants a full commit after @")
 

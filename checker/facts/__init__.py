@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from checker.facts.divergence import DivergenceFacts, Interval
+from checker.facts.parts import BlockFact, ModuleErrorFact, ModuleErrorFacts
 from checker.facts.running import (
     ArchitectureFacts,
     DenseParameter,
-    GeneratedText,
     LoadedModule,
     LoadFacts,
     OutputFacts,
@@ -29,21 +30,29 @@ from checker.facts.static import (
     TiedFact,
     WeightFacts,
 )
+from checker.facts.texts import Continuation, GeneratedText, KnownText, TextFacts
 
 __all__ = [
     "ORDER",
     "ArchitectureFacts",
     "ArtifactFacts",
+    "BlockFact",
     "ByteRow",
     "CodeFact",
+    "Continuation",
     "DenseParameter",
+    "DivergenceFacts",
     "ErrorFact",
     "ExpectedTensor",
     "Flaw",
     "GeneratedText",
+    "Interval",
+    "KnownText",
     "LoadFacts",
     "LoadedModule",
     "MemoryFact",
+    "ModuleErrorFact",
+    "ModuleErrorFacts",
     "ModuleFact",
     "OutputFacts",
     "RoundtripFacts",
@@ -53,6 +62,7 @@ __all__ = [
     "StoredWeight",
     "StructureFacts",
     "TensorFact",
+    "TextFacts",
     "TiedFact",
     "WeightFacts",
 ]
@@ -64,6 +74,9 @@ ORDER: tuple[type, ...] = (
     LoadFacts,
     StructureFacts,
     OutputFacts,
+    ModuleErrorFacts,
+    DivergenceFacts,
+    TextFacts,
     RoundtripFacts,
 )
 """Cheapest first: the order in which facts are gathered, and so in which checks run."""

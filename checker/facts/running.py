@@ -70,7 +70,7 @@ class StructureFacts:
 
     method: str
     modules: tuple[LoadedModule, ...]
-    fused_experts: tuple[str, ...]  # 3-D expert parameters left dense
+    fused_experts: tuple[str, ...]  # 3-D expert parameters held dense
     dense: tuple[DenseParameter, ...]
     declared_compute_dtype: str | None
     storage_dtype: str | None  # weight dtype that the method keeps in memory
@@ -81,15 +81,8 @@ class StructureFacts:
     predicted_footprint: int = 0
     predicted_true_bytes: int = 0
     is_quantized_after: bool | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GeneratedText:
-    """What the model continued a prompt with, and the beginnings that the matrix accepts."""
-
-    prompt: str
-    text: str
-    accepted: tuple[str, ...]
+    unpacked_experts: tuple[str, ...] = ()  # of the fused ones, those that the file packs
+    stored_dense: str = ""  # why the file packs nothing, by its method
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +93,7 @@ class OutputFacts:
     positions: int = 0
     not_finite: int = 0  # logits that are NaN or infinite
     first_not_finite: str = ""  # the first module whose output is not finite
-    texts: tuple[GeneratedText, ...] = ()
+    head_finite: bool = True  # what the model's own output head gives in its own dtype
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from checker.domain import Json
+from checker.matrix.problems import shown
 
 
 def _listed(value: Json) -> Json:
@@ -50,6 +51,26 @@ def _checkpoints(value: Json) -> dict[str, str] | list[str]:
     return entries
 
 
+def _one_or_more(value: Json) -> Json:
+    """A single mapping of packages is an axis of one entry."""
+    return [value] if isinstance(value, dict) else value
+
+
+def _packages(value: Json) -> Json:
+    if isinstance(value, dict):
+        return value
+    template = "must be a mapping of packages to versions, such as {bitsandbytes: 0.49.2}, not {value}"
+    raise PydanticCustomError("libraries", template, {"value": shown(value)})
+
+
+def _version(value: Json) -> Json:
+    """The version as text: an unquoted 0.50 has become the number 0.5 before anybody could see its zero."""
+    if isinstance(value, str):
+        return value
+    template = 'must be a version in quotes, such as "0.50": without them YAML reads {value}, which is no text'
+    raise PydanticCustomError("library_version", template, {"value": shown(value)})
+
+
 _TEXTS_SCHEMA = {"type": "array", "items": {"type": "string", "minLength": 1}}
 _TEXT_SCHEMA = {"type": "string", "minLength": 1}
 _REFERENCES_SCHEMA = {"type": "object", "additionalProperties": _TEXT_SCHEMA}
@@ -59,6 +80,16 @@ Checkpoints = Annotated[
     dict[str, str] | list[str],
     PlainValidator(_checkpoints),
     WithJsonSchema({"anyOf": [_TEXT_SCHEMA, _TEXTS_SCHEMA, _REFERENCES_SCHEMA]}),
+]
+_PACKAGES_SCHEMA = {"type": "object", "additionalProperties": _TEXT_SCHEMA, "maxProperties": 20}
+Packages = Annotated[
+    dict[str, Annotated[str, BeforeValidator(_version)]], BeforeValidator(_packages), Field(max_length=20)
+]
+Libraries = Annotated[
+    list[Packages],
+    Field(max_length=100),
+    BeforeValidator(_one_or_more),
+    WithJsonSchema({"anyOf": [_PACKAGES_SCHEMA, {"type": "array", "items": _PACKAGES_SCHEMA, "maxItems": 100}]}),
 ]
 Bar = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -98,6 +129,11 @@ class Common(_Strict):
     """What ``defaults``, a model and an override may all set."""
 
     quantizations: Texts = Field(default=[], description="names from the top-level quantizations, made of the baseline")
+    libraries: Libraries = Field(
+        default=[],
+        description="each cell once for each entry, with these packages laid over the installed ones, at exact "
+        "versions; {} is the installed ones alone",
+    )
     depth: Literal["static", "load", "full"] = "full"
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         default=None, description="seconds per cell, downloads not counted; null: no limit"

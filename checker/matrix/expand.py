@@ -2,14 +2,15 @@
 
 The quantizations of ``defaults`` hold for every model with a baseline, also for one that has checkpoints besides;
 ``quantizations: []`` in a model turns them off. In an override, ``quantizations`` says exactly which quantizations
-there are among the ids that its glob matches. Overrides and waivers may name an excluded cell: excluding is often
+there are among the ids that its glob matches. The axis ``libraries`` comes last: it multiplies the cells that there
+are (``checker.matrix.libraries``). Overrides and waivers may name an excluded cell: excluding is often
 for a while. An entry of ``exclude`` that matches nothing is a mistake when a cell's id comes near it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from checker.domain import Cell, Json, Location, ModelRef
 from checker.errors import UsageError
 from checker.matrix.document import Document, ModelEntry
 from checker.matrix.layers import merge_settings
+from checker.matrix.libraries import axis_hint, axis_of, holds_for, sets_axis, with_libraries
 from checker.matrix.names import wrong_name
 from checker.matrix.problems import Problems
 from checker.matrix.references import expand_checkpoints, last_part, parse_reference
@@ -37,6 +39,7 @@ class _Draft:
     origin: Location
     checkpoint: ModelRef | None = None
     quantization: Mapping[str, Json] | None = None
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,14 +60,15 @@ def expand(document: Document, problems: Problems, folder: Path, forced: Mapping
         _assign_quantizations(model, document, problems)
     touched = _apply_overridden_quantizations(models, document)
     if (count := sum(len(model.quantizations) + len(model.entry.checkpoints) for model in models)) > MAX_CELLS:
-        problems.add(("models",), f"{count:,} cells are more than {MAX_CELLS:,}; split the matrix into several files")
-        return []
-    drafts = [draft for model in models for draft in _drafts(model, document, problems, folder)]
-    _refuse_equal_ids(drafts, problems)
+        return _too_many(count, problems)
+    plain = [draft for model in models for draft in _drafts(model, document, problems, folder)]
+    _refuse_equal_ids(plain, problems)
+    drafts = _multiplied(plain, document, problems)
     ids = [draft.id for draft in drafts]
     for index, override in enumerate(document.overrides):
         if index not in touched:
-            _require_match(override.cells, ids, ("overrides", index, "cells"), problems)
+            names = [draft.id for draft in plain] if sets_axis(override) else ids
+            _require_match(override.cells, names, ("overrides", index, "cells"), problems)
     for index, pattern in enumerate(document.exclude):
         _require_match(pattern, ids, ("exclude", index), problems, only_when_near=True)
     for index, waiver in enumerate(document.waivers):
@@ -73,13 +77,34 @@ def expand(document: Document, problems: Problems, folder: Path, forced: Mapping
     return [_cell(draft, document, forced) for draft in kept]
 
 
+def _too_many(count: int, problems: Problems) -> list[Cell]:
+    problems.add(("models",), f"{count:,} cells are more than {MAX_CELLS:,}; split the matrix into several files")
+    problems.complete = False
+    return []
+
+
+def _multiplied(plain: Sequence[_Draft], document: Document, problems: Problems) -> list[_Draft]:
+    """Each cell once for each entry of its axis; as they are when a mistake leaves the axes unknown."""
+    if not problems.complete:
+        return [*plain]
+    axes = [axis_of(draft.id, draft.model, document) for draft in plain]
+    if (count := sum(map(len, axes))) > MAX_CELLS:
+        _too_many(count, problems)
+        return [*plain]
+    return [
+        replace(draft, id=with_libraries(draft.id, libraries), libraries=libraries)
+        for draft, axis in zip(plain, axes, strict=True)
+        for libraries in axis
+    ]
+
+
 def _require_match(
     pattern: str, ids: Sequence[str], path: tuple[Step, ...], problems: Problems, *, only_when_near: bool = False
 ) -> None:
     """A glob that matches no cell is a mistake, unless cells are absent because of a mistake already told."""
     if not problems.complete or any(fnmatchcase(name, pattern) for name in ids):
         return
-    near = did_you_mean(pattern, ids[:_NEAR_AMONG])
+    near = axis_hint(pattern, ids) or did_you_mean(pattern, ids[:_NEAR_AMONG])
     if near or not only_when_near:
         problems.add(path, f"{pattern!a} matches no cell{near}")
 
@@ -217,12 +242,13 @@ def _refuse_equal_ids(drafts: Sequence[_Draft], problems: Problems) -> None:
 
 
 def _cell(draft: _Draft, document: Document, forced: Mapping[str, object]) -> Cell:
-    overrides = [override for override in document.overrides if fnmatchcase(draft.id, override.cells)]
+    overrides = [override for override in document.overrides if holds_for(override, draft.id)]
     return Cell(
         id=draft.id,
         baseline=draft.baseline,
         checkpoint=draft.checkpoint,
         quantization=draft.quantization,
+        libraries=draft.libraries,
         settings=merge_settings([document.defaults, draft.model, *overrides], forced),
         origin=draft.origin,
     )

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from checker.config_values import did_you_mean
 from checker.matrix import Vocabulary
 from checker.matrix.document import Common, Document
+from checker.matrix.libraries import check_libraries
 from checker.matrix.problems import Problems, shown
 from checker.matrix.yaml_tree import Node, Step
 
@@ -45,6 +46,7 @@ def _check_layer(
     for index, name in enumerate(layer.quantizations):
         if name not in document.quantizations:
             _unknown_quantization(name, (*path, "quantizations", index), problems)
+    check_libraries(path, layer, problems)
     for key in ("select", "ignore", "require"):
         for index, pattern in enumerate(getattr(layer, key)):
             _check_glob(pattern, (*path, key, index), problems, vocabulary)

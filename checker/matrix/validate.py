@@ -35,6 +35,7 @@ _PLACES: Mapping[str, type[BaseModel]] = {
     "prompts": PromptEntry,
 }
 _SETTINGS = {field.alias or name for name, field in Common.model_fields.items()} - {"quantizations"}
+_CHANGES_NO_CELL = _SETTINGS - {"libraries"}
 _ENTRIES = frozenset({"quantizations", "models", "overrides", "exclude", "waivers"})
 _SENTENCES = {  # pydantic's type of an error: what is wanted
     "string_type": "must be text, not {value}; put it in quotes",
@@ -81,7 +82,7 @@ def validate(problems: Problems) -> Document | None:
     for mistake in mistakes:
         problems.add(*_sentence(mistake))
     faulty = {_faulty_part(mistake) for mistake in mistakes}
-    if any(part[-1] not in _SETTINGS and part[0] not in {"exclude", "waivers"} for part in faulty):
+    if any(part[-1] not in _CHANGES_NO_CELL and part[0] not in {"exclude", "waivers"} for part in faulty):
         problems.complete = False
     problems.root = _without(problems.root, (), faulty)
     try:
@@ -101,7 +102,8 @@ def _sentence(mistake: Mapping[str, Any]) -> tuple[tuple[Step, ...], str]:
     if kind == "string_pattern_mismatch" and key not in _REMEDIES:
         return path, "must not be blank"
     context = {**mistake.get("ctx", {}), "value": shown(mistake["input"])}
-    template = _REMEDIES.get(key) or _SENTENCES.get(kind)
+    remedy = _REMEDIES.get(key) if "libraries" not in path else None  # there, any key is the name of a package
+    template = remedy or _SENTENCES.get(kind)
     if template is None:
         return path, str(mistake["msg"])
     near = did_you_mean(str(mistake["input"]), _choices(context)) if kind == "literal_error" else ""

@@ -23,6 +23,17 @@ def groups_of(config: Mapping[str, Json]) -> Mapping[str, Any]:
     return groups if isinstance(groups, Mapping) else {}
 
 
+def activations(config: Mapping[str, Json]) -> bool:
+    """Whether some group quantizes what goes into its modules; a group that is a list names a preset by its own name.
+
+    ``W4A16`` and the like say it after the A.
+    """
+    return any(
+        bool(group.get("input_activations")) if isinstance(group, Mapping) else not str(name).upper().endswith("A16")
+        for name, group in groups_of(config).items()
+    )
+
+
 def texts(value: Any) -> list[str]:
     """The texts of a list; nothing of anything else."""
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []

@@ -106,6 +106,16 @@ def pack_method(config: Mapping[str, Json] | None) -> str:
     return "order" if found == "order" else "reorder"
 
 
+def activations(config: Mapping[str, Json]) -> bool:
+    """Whether the settings of the model, of a type or of a layer quantize what goes into a layer."""
+    groups = (config.get("layer_type_quant_config"), config.get("layer_quant_config"))
+    each = [item for group in groups if isinstance(group, Mapping) for item in group.values()]
+    return any(
+        isinstance(item, Mapping) and bool(_stages(item.get("input_tensors")))
+        for item in (config.get("global_quant_config"), *each)
+    )
+
+
 def stored_dense(config: Mapping[str, Json]) -> str:
     """Why a checkpoint may hold no packed tensor."""
     export = config.get("export")

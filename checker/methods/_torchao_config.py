@@ -182,6 +182,13 @@ def declared(config: Mapping[str, Json]) -> dict[str, Json]:
     return {} if default.get("_type") in _MIXED else attributes_of(default)
 
 
+def activations(config: Mapping[str, Json]) -> bool:
+    """Whether some module's activations are quantized as well: the class of its configuration says so."""
+    default = default_of(config)
+    used = _entries(default).values() if default.get("_type") in _MIXED else (default,)
+    return any("Activation" in str(item.get("_type")) for item in used if item is not None)
+
+
 def unfit(config: Mapping[str, Json]) -> Unfit:
     """Shapes that torchao passes over without a word: int4 needs whole groups, float8 matrix products 16 by 16."""
     default = default_of(config)

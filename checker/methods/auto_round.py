@@ -163,6 +163,11 @@ def _layout(weight: str, shape: tuple[int, ...], attributes: Mapping[str, Any]) 
     return along_inputs_layout(weight, shape, {"g_idx": False, **attributes})
 
 
+def _activations(config: Mapping[str, Json]) -> bool:
+    bits = config.get("act_bits")
+    return isinstance(bits, int) and bits < DENSE_BITS
+
+
 def _decode(checkpoint: Checkpoint, weight: StoredWeight, window: Window | None) -> tuple[CodedWeight, ...]:
     if "data_type" in weight.attributes:
         from checker.methods._auto_round_float_numbers import decode as decode_floats
@@ -210,8 +215,13 @@ register_method(
         skips=lambda _: None,
         planner=_planner,
         stored_dense=_stored_dense,
+        activations=_activations,
         decode=_decode,
         config_class="transformers.AutoRoundConfig",
-        limits={"weights.error.R": Limit(warn=2, fail=4), "weights.error.gain": Limit(fail=0.05)},
+        limits={
+            "weights.error.R": Limit(warn=2, fail=4),
+            "weights.error.gain": Limit(fail=0.05),
+            "outputs.modules.error_activations": Limit(warn=0.2, fail=0.4),  # of 4 bits
+        },
     )
 )

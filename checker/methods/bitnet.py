@@ -205,6 +205,7 @@ register_method(
         planner=_planner,
         contradictions=_contradictions,
         stored_dense=_stored_dense,
+        activations=lambda _: True,
         decode=_decode,
         config_class="transformers.BitNetQuantConfig",
         limits={

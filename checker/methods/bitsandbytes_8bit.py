@@ -102,6 +102,7 @@ register_method(
         layout=_layout,
         skips=shared.skips,
         contradictions=shared.contradictions,
+        activations=lambda _: True,
         decode=_decode,
         inspect_module=_inspect_module,
         config_class=shared.CONFIG_CLASS,

@@ -15,12 +15,16 @@ MX scales are 2^(exponent − 127). Layers that run times fuse share one global 
 judged. Headers cannot tell how the codes were found: GPTQ and AWQ are allowed more error, and rotated weights
 (SpinQuant, QuIP; ``transform_config``) are not compared. Papers: arXiv:2210.17323 (GPTQ), arXiv:2306.00978 (AWQ),
 arXiv:2211.10438 (SmoothQuant), OCP MX 1.0.
+
+Loaded with transformers 5.23: codes stay packed until the first forward, which unpacks them all to the model's dtype
+(so that no memory is saved there); joined experts are unpacked while they are loaded. compressed-tensors 0.18 to 0.20
+cannot load packed weights with zero points, 0.19 and 0.20 refuse ``actorder: group``; 0.15 to 0.17 load both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from checker.checkpoint import Checkpoint
 from checker.domain import Json, Limit
@@ -28,10 +32,10 @@ from checker.facts import StoredWeight
 from checker.inventory import Inventory
 from checker.methods._compressed_tensors_config import KEYS, contradictions
 from checker.methods._compressed_tensors_layout import FLOATS, layout
-from checker.methods._compressed_tensors_plan import Plan, listed, planner, stored_dense
+from checker.methods._compressed_tensors_plan import Plan, activations, listed, planner, stored_dense
 from checker.methods._compressed_tensors_stored import MATRIX, Reader
 from checker.methods._name_rules import same_module
-from checker.registry import Method, register_method
+from checker.registry import LoadedWeight, Method, register_method
 
 if TYPE_CHECKING:
     from checker.coded import CodedWeight, Window
@@ -92,6 +96,12 @@ def _decode(checkpoint: Checkpoint, weight: StoredWeight, window: Window | None)
     return decode(checkpoint, weight, window)
 
 
+def _inspect_module(module: Any) -> LoadedWeight | None:
+    from checker.methods._compressed_tensors_modules import inspect
+
+    return inspect(module)
+
+
 register_method(
     Method(
         id="compressed-tensors",
@@ -109,9 +119,17 @@ register_method(
         listed=listed,
         stored_dense=stored_dense,
         contradictions=contradictions,
+        activations=activations,
         decode=_decode,
+        inspect_module=_inspect_module,
         rescales=True,
-        # GPTQ moves weights before it rounds them: more error, and a tenth of the groups may miss their extreme code
-        limits={"weights.error.R": Limit(warn=2.5, fail=4.0), "weights.codes.extreme": Limit(warn=0.9, fail=0.0)},
+        limits={
+            # GPTQ moves weights before it rounds them: more error, and a tenth of the groups may miss an extreme code
+            "weights.error.R": Limit(warn=2.5, fail=4.0),
+            "weights.codes.extreme": Limit(warn=0.9, fail=0.0),
+            "outputs.modules.error_activations": Limit(warn=0.2, fail=0.4),  # of 4 bits
+            # transformers has no kernels for them and unpacks, which is not the file's fault; from 1 bit to 32 at most
+            "memory.footprint.growth": Limit(warn=1.1, fail=33.0),
+        },
     )
 )

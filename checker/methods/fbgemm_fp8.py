@@ -148,6 +148,7 @@ register_method(
         recognise=_recognise,
         layout=_layout,
         skips=modules_to_not_convert,
+        activations=lambda _: True,
         decode=_decode,
         config_class="transformers.FbgemmFp8Config",
         limits={"weights.error.gain": Limit(fail=0.01), "weights.codes.extreme": Limit(warn=0.99, fail=0.5)},

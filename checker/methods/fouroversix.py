@@ -145,10 +145,12 @@ register_method(
         entry_matches=shared.entry_matches,
         planner=shared.planner,
         stored_dense=shared.stored_dense,
+        activations=lambda _: True,
         decode=_decode,
         config_class="transformers.FourOverSixConfig",
         limits={
             "weights.error.R": Limit(warn=1.3, fail=2.0),
+            "outputs.modules.error_activations": Limit(warn=0.2, fail=0.4),
             "weights.error.gain": Limit(fail=0.04),
             "weights.codes.extreme": Limit(warn=0.5, fail=0.05),
         },

@@ -64,6 +64,7 @@ register_method(
         layout=layout,
         skips=shared.skips,
         planner=shared.planner,
+        activations=lambda config: config.get("dequantize") is not True,
         decode=_decode,
         config_class=shared.CONFIG_CLASS,
         limits={"weights.error.gain": Limit(fail=0.03), "weights.codes.extreme": Limit(warn=0.99, fail=0.5)},

@@ -209,10 +209,12 @@ register_method(
         skips=_skips,
         entry_matches=_entry_matches,
         stored_dense=_stored_dense,
+        activations=lambda _: True,
         decode=_decode,
         config_class="transformers.FPQuantConfig",
         limits={
             "weights.error.R": Limit(warn=1.3, fail=2.0),
+            "outputs.modules.error_activations": Limit(warn=0.2, fail=0.4),
             "weights.error.gain": Limit(fail=0.04),
             "weights.codes.extreme": Limit(warn=0.5, fail=0.0),
         },

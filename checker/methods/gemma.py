@@ -117,6 +117,7 @@ register_method(
         skips=config_of.skips,
         planner=config_of.planner,
         ties_quantized=True,
+        activations=lambda _: True,
         decode=_decode,
         from_documentation=True,
         config_class="transformers.GemmaQuantizationConfig",

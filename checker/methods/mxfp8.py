@@ -74,6 +74,7 @@ register_method(
         skips=shared.skips,
         planner=shared.planner,
         contradictions=_contradictions,
+        activations=lambda config: config.get("dequantize") is not True,
         decode=_decode,
         config_class=shared.CONFIG_CLASS,
         limits={

@@ -116,6 +116,7 @@ register_method(
         layout=_layout,
         skips=modules_to_not_convert,
         unfit=_unfit,
+        activations=lambda _: True,
         not_decoded="the kernel that packs nvfp4 is not public; its scales may be laid out otherwise",
         from_documentation=True,
         config_class="transformers.NVFP4Config",

@@ -61,6 +61,13 @@ def _declared(config: Mapping[str, Json]) -> dict[str, Json]:
     return {"bits": BITS[weights]} if isinstance(weights, str) and weights in BITS else {}
 
 
+def _activations(config: Mapping[str, Json]) -> bool:
+    entries = config.get("quantization_map")
+    each = entries.values() if isinstance(entries, Mapping) else ()
+    named = [config.get("activations"), *(entry.get("activations") for entry in each if isinstance(entry, Mapping))]
+    return any(value not in (None, "none") for value in named)
+
+
 def _skips(config: Mapping[str, Json]) -> tuple[str, ...] | None:
     listed = config.get(SKIPPED)
     return tuple(str(name) for name in listed) if isinstance(listed, list) else None
@@ -106,6 +113,7 @@ register_method(
         layout=layout,
         skips=_skips,
         planner=_planner,
+        activations=_activations,
         decode=_decode,
         config_class="transformers.QuantoConfig",
         limits={"weights.error.gain": Limit(fail=0.1)},

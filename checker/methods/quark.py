@@ -19,6 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from checker.checkpoint import Checkpoint
+from checker.domain import Limit
 from checker.facts import StoredWeight
 from checker.methods import _quark_config as config_of
 from checker.methods._quark_layout import layout, recognise
@@ -52,7 +53,9 @@ register_method(
         listed=config_of.excluded,
         roles=LINEAR_ROLES | {"head"},
         stored_dense=config_of.stored_dense,
+        activations=config_of.activations,
         decode=_decode,
         config_class="transformers.QuarkConfig",
+        limits={"outputs.modules.error_activations": Limit(warn=0.2, fail=0.4)},  # of 4 bits
     )
 )

@@ -61,8 +61,12 @@ register_method(
         unfit=config_of.unfit,
         entry_matches=config_of.entry_matches,
         contradictions=config_of.contradictions,
+        activations=config_of.activations,
         decode=_decode,
         config_class="transformers.TorchAoConfig",
-        limits={"weights.error.gain": Limit(fail=0.02)},
+        limits={
+            "weights.error.gain": Limit(fail=0.02),
+            "outputs.modules.error_activations": Limit(warn=0.2, fail=0.4),  # of 4 bits
+        },
     )
 )

@@ -78,15 +78,19 @@ class Conversion:
         """
         import torch
 
+        tensors = {name: torch.empty(shapes[name], device="meta") for name in sources}
+        return {name: tuple(made.shape) for name, made in self.convert_tensors(parameter, sources, tensors).items()}
+
+    def convert_tensors(self, parameter: str, sources: Mapping[str, str], tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """The same for tensors with data: parameter -> tensor."""
         converter = deepcopy(self._by_pattern[next(iter(sources.values()))])
         for name, source in sources.items():
-            converter.add_tensor(parameter, name, source, torch.empty(shapes[name], device="meta"))
+            converter.add_tensor(parameter, name, source, tensors[name])
         try:
             made = converter.convert(parameter, model=self.model, config=self.model.config)
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError):
             return {}
-        tensors = {name: made[name][0] if isinstance(made[name], list) else made[name] for name in made}
-        return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        return {name: made[name][0] if isinstance(made[name], list) else made[name] for name in made}
 
     def stored_names(self, *, akin: bool = False) -> dict[str, dict[str, Shape]]:
         """What the file should hold, in its own naming: parameter -> {name: dense shape}. Call it after ``place``.

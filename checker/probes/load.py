@@ -12,6 +12,7 @@ from typing import Any
 from checker.domain import ErrorKind, Json, Severity
 from checker.errors import Unavailable
 from checker.facts import Flaw, LoadFacts
+from checker.probes.load_report import explain
 from checker.probes.skeleton import import_transformers, model_class, read_config
 from checker.registry import Method
 
@@ -75,7 +76,7 @@ def load_model(folder: Path, device: str, *, gpus: int = 1, trust_remote_code: b
         )
     except Exception as error:  # noqa: BLE001 - one of the two boundaries: whatever a checkpoint makes a library raise
         raise_environment_fault(error)
-        flaw, name = one_line(error), type(error).__name__
+        flaw, name = explain(error), type(error).__name__
         return Loaded(model=None, info={}, flaw=flaw, exception=name, detail=traceback.format_exc())
     return Loaded(model=model.eval(), info=info)
 
@@ -112,7 +113,8 @@ def raise_environment_fault(error: BaseException) -> None:
         cause: BaseException = error  # transformers wraps what really failed
         while isinstance(cause.__cause__, ImportError):
             cause = cause.__cause__
-        message = f"a library is missing ({one_line(cause)}); pip install 'quant-verify[torch]' brings what load needs"
+        remedy = "; pip install 'quant-verify[torch]' brings what load needs" if "pip install" not in str(cause) else ""
+        message = f"a library is missing ({one_line(cause)}){remedy}"
         raise Unavailable(message, ErrorKind.NOT_RUN) from error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
         raise Unavailable(f"{error.strerror}: free some space and run again", ErrorKind.NOT_RUN) from error

@@ -41,6 +41,11 @@ class Original:
         elif header.shape != self._shape:
             self.flaw = f"the baseline's {self.name} has shape {list(header.shape)}, this one {list(self._shape)}"
 
+    @property
+    def in_order(self) -> bool:
+        """Whether rows of the weight are rows of one dense tensor."""
+        return not self._parts and not self._transposed
+
     def tiles(self, coded: CodedWeight, tiles: slice) -> Float32:
         """Float32 values of a run of tiles, flat, in the order of their codes; padding at the end is left out.
 

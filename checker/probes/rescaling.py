@@ -32,12 +32,13 @@ def was_rescaled(checkpoint: Checkpoint, baseline: Checkpoint, weights: Sequence
     What AWQ and SmoothQuant take from the columns of a layer they give to the layer before: a norm's weight, or the
     rows of a projection (arXiv:2306.00978, section 3.2). ``weights``: those in doubt.
     """
-    return _norms_differ(checkpoint, baseline) or any(
+    return norms_differ(checkpoint, baseline) or any(
         _opposite(checkpoint, baseline, pair, decode) for pair in list(_pairs(weights))[:MOST_PAIRS]
     )
 
 
-def _norms_differ(checkpoint: Checkpoint, baseline: Checkpoint) -> bool:
+def norms_differ(checkpoint: Checkpoint, baseline: Checkpoint) -> bool:
+    """Whether the weight of any norm is not the baseline's."""
     norms = [name for name, header in checkpoint.tensors.items() if len(header.shape) == 1 and "norm" in name]
     for name in norms[:MOST_NORMS]:
         there = counterpart(name, baseline.tensors)

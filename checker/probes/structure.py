@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from checker.facts import ArtifactFacts, DenseParameter, LoadedModule, Snapshot, StructureFacts
-from checker.probes.skeleton import Skeleton, is_linear
+from checker.facts import ArtifactFacts, DenseParameter, LoadedModule, Snapshot, StoredWeight, StructureFacts
+from checker.probes.expected import Expected, what_to_expect
+from checker.probes.skeleton import Skeleton
 from checker.registry import Method
 
 # 4-bit absmax, code books and nested state, SCB: what the file holds beside the packed weight and memory keeps
@@ -18,16 +20,20 @@ def gather_structure(
 ) -> StructureFacts:
     """Look at the model, run ``forward`` once (it returns why it failed, or ""), and look again."""
     before = take_snapshot(model, method)
-    modules = tuple(_modules(model, skeleton, method))
+    expected = what_to_expect(skeleton, artifact, method)
+    modules = tuple(_modules(model, expected, method))
     dense = tuple(_dense(model, skeleton, modules))
-    footprint, true_bytes = predict_bytes(skeleton, artifact)
+    fused = tuple(name for name in expected.fused_experts if model.get_parameter(name).is_floating_point())
+    footprint, true_bytes = predict_bytes(model, skeleton, artifact, expected)
     forward_flaw = forward()
     declared = (artifact.quantization_config or {}).get("bnb_4bit_compute_dtype")
-    storage = {weight.attributes.get("storage") for weight in artifact.weights}
+    storage = {_storage(weight, artifact) for weight in artifact.weights}
     return StructureFacts(
         method=method.id,
         modules=modules,
-        fused_experts=tuple(name for name in skeleton.fused_experts if model.get_parameter(name).is_floating_point()),
+        fused_experts=fused,
+        unpacked_experts=fused if method.planner is not None else (),
+        stored_dense=artifact.stored_dense,
         dense=dense,
         declared_compute_dtype=declared if isinstance(declared, str) else None,
         storage_dtype=_TORCH_NAMES.get(str(next(iter(storage)))) if len(storage) == 1 else None,
@@ -41,7 +47,16 @@ def gather_structure(
     )
 
 
-_TORCH_NAMES = {"U8": "uint8", "I8": "int8", "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+_TORCH_NAMES = {
+    "U8": "uint8", "I8": "int8", "I32": "int32", "F8_E4M3": "float8_e4m3fn",
+    "BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64",
+}  # fmt: skip
+
+
+def _storage(weight: StoredWeight, artifact: ArtifactFacts) -> str:
+    """The dtype that a weight's codes have in the file."""
+    stored = artifact.tensors.get(weight.weight)
+    return str(weight.attributes.get("storage") or (stored.dtype if stored is not None else ""))
 
 
 def take_snapshot(model: Any, method: Method) -> Snapshot:
@@ -61,22 +76,21 @@ def take_snapshot(model: Any, method: Method) -> Snapshot:
     return Snapshot(footprint=model.get_memory_footprint(), true_bytes=sum(seen.values()), quantized_modules=count)
 
 
-def _modules(model: Any, skeleton: Skeleton, method: Method) -> Iterator[LoadedModule]:
+def _modules(model: Any, expected: Expected, method: Method) -> Iterator[LoadedModule]:
     """Every module that is quantized, or is expected to be."""
     inspect = method.inspect_module or (lambda _: None)
-    expected = set(skeleton.quantizable)
     for name, module in model.named_modules():
         weight = inspect(module)
-        if weight is None and name not in expected:
+        if weight is None and name not in expected.modules:
             continue
-        stored = getattr(module, "weight", None)
+        stored = getattr(module, "weight", next(module.parameters(recurse=False), None))  # some name it otherwise
         yield LoadedModule(
             name=name,
             module_class=type(module).__name__,
             weight_class=type(stored).__name__,
             weight_dtype=weight.weight_dtype if weight else _dtype(stored),
             quantized=weight is not None,
-            expected=name in expected,
+            expected=name in expected.modules,
             device=str(getattr(stored, "device", "none")),
             compute_dtype=weight.compute_dtype if weight else None,
         )
@@ -94,28 +108,70 @@ def _dense(model: Any, skeleton: Skeleton, modules: tuple[LoadedModule, ...]) ->
             )
 
 
-def predict_bytes(skeleton: Skeleton, artifact: ArtifactFacts) -> tuple[int, int]:
+def predict_bytes(model: Any, skeleton: Skeleton, artifact: ArtifactFacts, expected: Expected) -> tuple[int, int]:
     """What ``get_memory_footprint()`` must read, and the true bytes: packed weights as stored, the rest as built.
 
-    The footprint counts parameters and buffers (non-persistent ones too), ties once. The truth adds the companions that
-    stay in memory, and a 4-byte offset for each doubly quantized weight.
+    The footprint counts parameters and buffers (non-persistent ones too), ties once; so also the companions that the
+    method makes parameters. The truth adds those that it keeps elsewhere, and a 4-byte offset for each doubly quantized
+    weight.
     """
-    packed = {weight.weight: weight for weight in artifact.weights}
     kept = set(skeleton.kept_in_float32)
     footprint = sum(buffer.numel() * buffer.element_size() for buffer in skeleton.model.buffers())
+    elsewhere = 0
     for name, parameter in skeleton.model.named_parameters():
-        if name in packed and is_linear(skeleton.model.get_submodule(name.rpartition(".")[0])):
-            footprint += artifact.tensors[name].nbytes
-        else:
+        weight = expected.packed.get(name)
+        if weight is None:
             footprint += parameter.numel() * (4 if name in kept else parameter.element_size())
-    companions = sum(
-        part.nbytes or 0
-        for weight in packed.values()
-        for part in weight.expected
-        if part.name.endswith(IN_MEMORY) and part.name in artifact.tensors
+            continue
+        held, beside = _companion_bytes(model, name, weight, artifact, parameter.element_size())
+        footprint += artifact.tensors[weight.weight].nbytes + held
+        elsewhere += beside
+    footprint += _other_bytes(model, skeleton, artifact)
+    return footprint, footprint + elsewhere
+
+
+def _other_bytes(model: Any, skeleton: Skeleton, artifact: ArtifactFacts) -> int:
+    """Bytes of what the method has added to dense modules and the file holds: scales of weights rounded as they run."""
+    known = {part.name for weight in artifact.weights for part in weight.expected}
+    known |= {name for name, _ in (*skeleton.model.named_parameters(), *skeleton.model.named_buffers())}
+    return sum(
+        stored.nbytes
+        for name, stored in artifact.tensors.items()
+        if name not in known and _holds(model, name.rpartition(".")[0], name.rpartition(".")[2])
     )
-    offsets = sum(4 for weight in packed.values() if weight.attributes.get("double_quantization"))
-    return footprint, footprint + companions + offsets
+
+
+def _companion_bytes(
+    model: Any, parameter: str, weight: StoredWeight, artifact: ArtifactFacts, item: int
+) -> tuple[int, int]:
+    """Bytes of a weight's companions: those that are parameters or buffers, and those that memory keeps elsewhere.
+
+    ``item``: bytes of a number of the dense weight, whose dtype scales take; scales of scales stay in float32.
+    """
+    held = 0
+    beside = 4 if weight.attributes.get("double_quantization") else 0
+    place = parameter.rpartition(".")[0]
+    for part in weight.expected:
+        stored = artifact.tensors.get(part.name)
+        if stored is None or not part.companion:
+            continue
+        owner, _, last = part.name.rpartition(".")
+        where = place if owner == weight.module else place.rpartition(".")[0]  # scales of a cache belong to attention
+        if part.name.endswith(IN_MEMORY):
+            beside += stored.nbytes
+        elif _holds(model, where, last):
+            takes_dtype = stored.dtype in ("BF16", "F16", "F32") and "global" not in last
+            held += math.prod(stored.shape) * item if takes_dtype else stored.nbytes
+    return held, beside
+
+
+def _holds(model: Any, module: str, name: str) -> bool:
+    """Whether a module of the loaded model has a parameter or a buffer of a name."""
+    try:
+        found = model.get_submodule(module)
+    except AttributeError:
+        return False
+    return name in found._parameters or name in found._buffers  # noqa: SLF001 - the public ways make lists of them
 
 
 def _dtype(tensor: Any) -> str:

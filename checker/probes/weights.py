@@ -7,11 +7,10 @@ any shape and weight distribution, and tens to millions when codes, scales or pa
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,36 +23,18 @@ from checker.errors import NotApplicable
 from checker.facts import ArtifactFacts, CodeFact, ErrorFact, ExpectedTensor, Flaw, ScaleFact, StoredWeight, WeightFacts
 from checker.probes.gains import LEAST_ROWS, fit_gains
 from checker.probes.names import fused_name
+from checker.probes.number_facts import Sums, code_fact, error_fact, scale_fact
 from checker.probes.original import Original
-from checker.probes.rescaling import was_rescaled
+from checker.probes.recorded_windows import cropped, is_recorded, recorded_part
+from checker.probes.rescaling import norms_differ, was_rescaled
 from checker.probes.sampling import REMOTE_WINDOWS, WINDOWS, sample_weights, sample_windows
 from checker.probes.tiles import decode_tiles, look_up, runs
 from checker.registry import Method
 
 MOST_THREADS = 8
-FEW_BLOCKS = 8
-FEW_VALUES = 1024
-SMALLEST = 2.0**-127  # the exponent 0 of E8M0, which no weight needs
-POWER_OF_TWO = 0.5  # mantissa of one
-NO_LIMIT = 1e12  # stands for an infinite ratio, which JSON cannot hold
 GAINS_ABOVE = 1.1  # R from which what calibration may have rescaled is fitted
 
 Row = tuple[ScaleFact, CodeFact, ErrorFact | None]
-
-
-@dataclass(slots=True)
-class _Sums:
-    """Running sums over the examined tiles of one weight, in float64."""
-
-    predicted: float = 0.0  # P, with the variance of every value's cell
-    error: float = 0.0  # Σ(Ŵ−W)²
-    baseline: float = 0.0  # ΣW²
-    decoded: float = 0.0  # ΣŴ²
-    product: float = 0.0  # ΣŴW
-    values: int = 0
-    blocks: int = 0
-    with_extreme: int = 0
-    histogram: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
 
 
 def gather_weights(
@@ -66,7 +47,7 @@ def gather_weights(
     """
     if method.decode is None:
         raise NotApplicable(method.not_decoded or f"weights of {method.id} cannot be decoded yet")
-    flaws = {weight.weight: _undecodable(weight, checkpoint) for weight in artifact.weights}
+    flaws = {weight.weight: undecodable(weight, checkpoint) for weight in artifact.weights}
     whole = [weight for weight in artifact.weights if not flaws[weight.weight]]
     chosen = sample_weights(whole) if sampled else whole
     remote = checkpoint.remote or (baseline is not None and baseline.remote)
@@ -78,7 +59,11 @@ def gather_weights(
         if method.rescales and baseline is not None:
             doubtful = [index for index, row in enumerate(rows) if _is_doubtful(row[2])]
             weights = [chosen[index] for index in doubtful]
-            if weights and was_rescaled(checkpoint, baseline, weights, method.decode):
+            if is_recorded(baseline):
+                if weights and norms_differ(checkpoint, baseline):  # and a few rows are too few to fit gains to
+                    for index in doubtful:
+                        rows[index] = (*rows[index][:2], None)
+            elif weights and was_rescaled(checkpoint, baseline, weights, method.decode):
                 for index, row in zip(doubtful, pool.map(reader.measure_rescaled, weights), strict=True):
                     rows[index] = row
     reasons = {weight.incomparable for weight in chosen}
@@ -95,7 +80,7 @@ def gather_weights(
     )
 
 
-def _undecodable(weight: StoredWeight, checkpoint: Checkpoint) -> str:
+def undecodable(weight: StoredWeight, checkpoint: Checkpoint) -> str:
     """Why a weight cannot be decoded: a flaw of its state, or a tensor that is absent or of another type or size."""
     for flaw in weight.flaws:
         if flaw.severity is Severity.FAIL:
@@ -147,19 +132,35 @@ class _Reader:
             original = Original(weight, self.baseline)
             if original.flaw and fused_name(weight, self.baseline):
                 original = None  # its values lie among those of other experts, in an order that names do not tell
-        sums = _Sums()
+        sums = Sums()
         with np.errstate(invalid="ignore", over="ignore"):  # hostile scales; they are counted and reported
+            if original is not None and is_recorded(self.baseline) and not original.flaw:
+                for coded in pieces:
+                    _add_piece(sums, coded, None)
+                fact = self._measure_recorded(weight, original)
+                return scale_fact(weight.module, pieces), code_fact(weight.module, pieces, sums), fact
             for coded in pieces:
                 _add_piece(sums, coded, original)
             fact = None
             if original is not None:
-                fact = _error_fact(weight.module, original.flaw, sums, pieces[0].book.bits)
+                fact = error_fact(weight.module, original.flaw, sums, pieces[0].book.bits)
                 if rows > 1:
                     fact = fit_gains(fact, pieces, original, sums.predicted)
-        return _scale_fact(weight.module, pieces), _code_fact(weight.module, pieces, sums), fact
+        return scale_fact(weight.module, pieces), code_fact(weight.module, pieces, sums), fact
+
+    def _measure_recorded(self, weight: StoredWeight, original: Original) -> ErrorFact | None:
+        """The error over the rows that a recorded reference holds; None where it holds none."""
+        part = recorded_part(weight, original)
+        if part is None:
+            return None
+        pieces = self.decode(self.checkpoint, weight, part[0])
+        sums = Sums()
+        for coded in cropped(pieces, part[1]):
+            _add_piece(sums, coded, original)
+        return error_fact(weight.module, "", sums, pieces[0].book.bits) if sums.values else None
 
 
-def _add_piece(sums: _Sums, coded: CodedWeight, original: Original | None) -> None:
+def _add_piece(sums: Sums, coded: CodedWeight, original: Original | None) -> None:
     before = sums.blocks, sums.with_extreme
     for tiles in runs(coded):
         _add(sums, coded, tiles, original)
@@ -168,7 +169,7 @@ def _add_piece(sums: _Sums, coded: CodedWeight, original: Original | None) -> No
         sums.with_extreme = before[1] + int(sums.with_extreme > before[1])
 
 
-def _add(sums: _Sums, coded: CodedWeight, tiles: slice, original: Original | None) -> None:
+def _add(sums: Sums, coded: CodedWeight, tiles: slice, original: Original | None) -> None:
     book, codes, scales = coded.book, coded.codes[tiles], coded.scaling.scales[tiles]
     squared = np.square(scales, dtype=np.float64)
     variance = look_up(book.variance, codes) @ np.ones(codes.shape[1], np.float32)  # a product sums faster than sum
@@ -208,79 +209,3 @@ def _any(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Whether a row holds a true value; eight flags at a time where the row's length allows. [n, k] → [n]."""
     wide: npt.NDArray[Any] = flags.view(np.uint64) if flags.shape[1] % 8 == 0 else flags
     return np.asarray(wide.any(axis=1))
-
-
-def _error_fact(layer: str, flaw: str, sums: _Sums, bits: int) -> ErrorFact:
-    """R, NRMSE, SQNR and gain from the sums; a layer of zeros that decodes to zeros is exact."""
-    if not flaw and not math.isfinite(sums.error):
-        flaw = "the decoded weight is not finite"
-    if flaw or sums.baseline == sums.error == 0:
-        neutral = 1.0 if not flaw else 0.0
-        return ErrorFact(
-            layer=layer, ratio=neutral, nrmse=0.0, sqnr_db=0.0, gain=1.0, centred_gain=1.0, bits=bits, flaw=flaw
-        )
-    nrmse = math.sqrt(sums.error / sums.baseline) if sums.baseline else NO_LIMIT
-    gain = sums.product / sums.decoded if sums.decoded else 0.0
-    # calibrated rounding (GPTQ) errs by more than P, and what it errs lowers the gain by as much
-    spread = max(sums.predicted, sums.error) / sums.decoded if sums.decoded else 0.0
-    return ErrorFact(
-        layer=layer,
-        ratio=min(sums.error / sums.predicted, NO_LIMIT) if sums.predicted else NO_LIMIT if sums.error else 1.0,
-        nrmse=nrmse,
-        sqnr_db=-20 * math.log10(nrmse) if nrmse else NO_LIMIT,
-        gain=gain,
-        centred_gain=gain * (1 + spread),
-        bits=bits,
-        values=sums.values,
-    )
-
-
-def _scale_fact(layer: str, pieces: list[CodedWeight]) -> ScaleFact:
-    """Counts over all examined scales."""
-    counts = np.zeros(5, np.int64)
-    low, high = math.inf, -math.inf
-    for coded in pieces:
-        scales = coded.scaling.scales[:1] if coded.one_scale else coded.scaling.scales
-        zero = np.flatnonzero(np.abs(scales) <= SMALLEST)
-        with_data = 0
-        if zero.size:
-            levels = np.take(coded.book.levels, coded.codes[zero], axis=0).reshape(zero.size, -1)
-            nothing = 0 if coded.scaling.zeros is None else levels[:, :1]
-            with_data = int(np.count_nonzero((levels != nothing).any(axis=1)))
-        not_finite = int(np.count_nonzero(~np.isfinite(scales)))
-        for other in (coded.scaling.zeros, coded.scaling.offsets):
-            not_finite += 0 if other is None else int(np.count_nonzero(~np.isfinite(other)))
-        counts += (scales.size, not_finite, int(np.count_nonzero(scales < 0)), zero.size, with_data)
-        low, high = min(low, float(scales.min(initial=math.inf))), max(high, float(scales.max(initial=-math.inf)))
-    blocks, not_finite, negative, zeros, with_data = map(int, counts)
-    return ScaleFact(
-        layer=layer,
-        blocks=blocks,
-        not_finite=not_finite,
-        negative=negative,
-        zero=zeros,
-        zero_with_data=with_data,
-        negative_allowed=any(coded.scaling.negative for coded in pieces),
-        flaw=next((coded.scaling.flaw for coded in pieces if coded.scaling.flaw), ""),
-        # a few blocks of like size may share a scale, and many a power of two; 1 is what was never calibrated
-        constant=blocks >= FEW_BLOCKS
-        and zeros < blocks
-        and low == high
-        and (low == 1 or math.frexp(low)[0] != POWER_OF_TWO),
-    )
-
-
-def _code_fact(layer: str, pieces: list[CodedWeight], sums: _Sums) -> CodeFact:
-    book = pieces[0].book
-    weights = np.repeat(sums.histogram, book.per_byte)
-    counts = np.bincount(book.symbols.reshape(-1), weights=weights, minlength=book.symbol_count)
-    shares = counts[counts > 0] / max(counts.sum(), 1)
-    return CodeFact(
-        layer=layer,
-        blocks=sums.blocks,
-        with_extreme=sums.with_extreme,
-        entropy_bits=float(-(shares * np.log2(shares)).sum()),
-        single=bool(np.count_nonzero(counts) == 1 and counts.sum() > FEW_VALUES),
-        unused_codes=max(book.symbol_count - int(np.count_nonzero(counts)), 0),
-        code_book_flaw=next((coded.code_book_flaw for coded in pieces if coded.code_book_flaw), ""),
-    )

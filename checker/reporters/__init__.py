@@ -13,16 +13,21 @@ _MODE = 0o644  # jobs often run as root, and what reads the reports does not
 
 
 def write_reports(run: RunResult, folder: Path) -> None:
-    """Write junit.xml, report.json and summary.md, each whole or not at all.
+    """Write junit.xml, report.json, summary.md and report.html, each whole or not at all.
 
     Called after every check, so that a run which is killed leaves the reports of all it knew.
 
     Raises:
         Unavailable: the folder cannot be made or written; names it and the reason.
     """
-    from checker.reporters import json_v1, junit, summary
+    from checker.reporters import html, json_v1, junit, summary
 
-    texts = {"report.json": json_v1.render(run), "junit.xml": junit.render(run), "summary.md": summary.render(run)}
+    texts = {
+        "report.json": json_v1.render(run),
+        "junit.xml": junit.render(run),
+        "report.html": html.render(run),
+        "summary.md": summary.render(run),
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from checker.domain import CellResult, CheckResult, ExitCode, Finding, Json, Outcome, RunResult, Severity
+from checker.reporters import measured
 from checker.reporters.escape import one_line
 from checker.reporters.json_v1 import non_finite, plain, totals
 
@@ -41,8 +42,9 @@ _TOTALS = {
     "error": "not verified",
     "skip": "skipped",
 }
-_INFINITY = non_finite(math.inf)
 _VALUE_LIMIT = 200
+_THOUSAND, _MILLION = 1e3, 1e6
+_MANY = 10.0  # from here on nobody reads per cent
 _LONG, _MINUTE, _HOUR = 1000, 60, 3600  # seconds
 
 
@@ -91,29 +93,42 @@ def size(count: float) -> str:
     return f"{count:.3g} TB"
 
 
+def short(figure: float | None) -> str:
+    """Three significant digits, so that columns line up; no power of ten where one can do without."""
+    if figure is None:
+        return ""
+    if not math.isfinite(figure):
+        return "NaN" if math.isnan(figure) else "∞" if figure > 0 else "−∞"
+    if abs(figure) >= _MILLION:
+        text = f"{figure:.2e}"
+    else:
+        text = f"{figure:,.0f}" if abs(figure) >= _THOUSAND else f"{figure:#.3g}".rstrip(".")
+    return text.replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """A share in per cent; what is not finite by its name, what is many times the whole as a multiple."""
+    if not math.isfinite(share):
+        return short(share)
+    return f"{short(share)}×" if abs(share) >= _MANY else f"{short(share * 100)}%"
+
+
 def memory(cell: CellResult) -> Memory | None:
     """What ``memory.ratio`` measured, or None when it did not run."""
-    measured = cell.measurements.get("memory.ratio")
-    if not isinstance(measured, Mapping):
+    measurement = cell.measurements.get("memory.ratio")
+    if not isinstance(measurement, Mapping):
         return None
-    stored, baseline = _number(measured.get("stored_bytes")), _number(measured.get("baseline_bytes"))
+    stored, baseline = (measured.number(measurement.get(key)) for key in ("stored_bytes", "baseline_bytes"))
     if stored is not None and baseline:
         return Memory(ratio=stored / baseline, stored=stored, baseline=baseline)
-    ratio = _number(measured.get("observed"))
+    ratio = measured.number(measurement.get("observed"))
     return None if ratio is None else Memory(ratio=ratio)
 
 
-def worst_layer(cell: CellResult) -> tuple[str, float] | None:
-    """The layer whose error is the largest multiple R of what its scales and codes predict."""
-    rows = cell.measurements.get("weights")
-    if not isinstance(rows, list | tuple):
-        return None
-    layers = [(_ratio(row.get("R")), str(row.get("layer", ""))) for row in rows if isinstance(row, Mapping)]
-    known = [(figure, layer) for figure, layer in layers if figure is not None]
-    if not known:
-        return None
-    figure, layer = max(known, key=lambda row: row[0])
-    return layer, figure
+def excess(cell: CellResult) -> float | None:
+    """The KL divergence as a multiple of what the quantization explains."""
+    found = measured.divergence(cell)
+    return None if found is None else found.excess
 
 
 def notes_of(run: RunResult) -> list[tuple[str, list[str]]]:
@@ -230,15 +245,3 @@ def _value(observed: Json) -> str:
     else:
         text = json.dumps(plain(observed), ensure_ascii=False)
     return one_line(text, _VALUE_LIMIT)
-
-
-def _number(figure: Json) -> float | None:
-    if isinstance(figure, bool) or not isinstance(figure, int | float) or not math.isfinite(figure):
-        return None
-    return float(figure)
-
-
-def _ratio(figure: Json) -> float | None:
-    """Infinite as well, whether it comes from a check or from a report, where it is a name."""
-    number = _number(figure)
-    return math.inf if number is None and figure in (math.inf, _INFINITY) else number

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from checker.domain import CellResult, CheckResult, Environment, ExitCode, Finding, Outcome, RunResult
-from checker.reporters import figures
+from checker.reporters import figures, measured, sparks
 from checker.reporters.escape import markdown, markdown_cell
 
 _BUDGET = 900_000  # bytes
 _CLOSING = 200  # bytes kept for the lines that say what was left out
 _TABLE_SHARE = 2  # the table may take one part in so many
+_CHART = 20  # cells with a chart
 _ROWS = 10  # findings shown of one check
 _NAMES = 6  # checks named where several share a reason
 _NAME_LIMIT = 120
@@ -38,6 +39,10 @@ def render(run: RunResult, budget: int = _BUDGET) -> str:
         parts.append(table)
         room -= _bytes(table)
     worst_first = sorted(run.cells, key=lambda cell: list(Outcome).index(cell.outcome))
+    chart = _chart(worst_first)
+    if chart and _bytes(chart) <= room:
+        parts.append(chart)
+        room -= _bytes(chart)
     blocks = [block for cell in worst_first for block in _blocks(cell)]
     blocks += [f"Note on {_cells(ids)}: {markdown(note)}" for note, ids in figures.notes_of(run)[:_ROWS]]
     for number, block in enumerate(blocks):
@@ -82,7 +87,7 @@ def _table(cells: Iterable[CellResult], room: int) -> Iterator[str]:
 
 
 def _row(cell: CellResult) -> str:
-    worst = figures.worst_layer(cell)
+    worst = measured.worst_layer(cell)
     layer = "" if worst is None else f"{markdown_cell(worst[0], _NAME_LIMIT)} R {figures.value(worst[1])}"
     name = markdown_cell(cell.cell.id, _NAME_LIMIT)
     time = figures.duration(cell.seconds)
@@ -97,6 +102,31 @@ def _memory(cell: CellResult) -> str:
     if memory.stored is None or memory.baseline is None:
         return saved
     return f"{saved} ({figures.size(memory.baseline)} → {figures.size(memory.stored)})"
+
+
+def _chart(cells: Iterable[CellResult]) -> str:
+    """Bars for each cell that has more than its memory measured, at most so many; nothing when there is none."""
+    rows = []
+    for cell in cells:
+        ratios, excess, memory = (
+            [layer.ratio for layer in measured.layers(cell)],
+            figures.excess(cell),
+            figures.memory(cell),
+        )
+        if ratios or excess is not None:
+            saved = "" if memory is None else f"`{sparks.share(memory.ratio)}` {memory.ratio:.0%}"
+            times = "" if excess is None else f"`{sparks.excess(excess)}` {figures.short(excess)}×"
+            line = f"`{sparks.ratios(ratios)}`" if ratios else ""
+            rows.append(f"| {markdown_cell(cell.cell.id, _NAME_LIMIT)} | {saved} | {line} | {times} |")
+    if not rows:
+        return ""
+    head = ["| cell | memory of the baseline's | R, first layer to last | KL over expected |", "|---|---|---|---|"]
+    more = f" {figures.plural(len(rows) - _CHART, 'cell')} more in report.html." if len(rows) > _CHART else ""
+    legend = (
+        "R from `▁`, as scales and codes predict, to `█`, ten times that or more; "
+        f"KL with `{sparks.EXPECTED}` where all of it is explained by the quantization."
+    )
+    return "\n".join([*head, *rows[:_CHART], "", f"<sub>{legend}{more}</sub>"])
 
 
 def _blocks(cell: CellResult) -> Iterator[str]:

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterator
 
 from checker.domain import CellResult, CheckResult, Finding, Outcome, RunResult
-from checker.reporters import figures
+from checker.reporters import figures, measured
 from checker.reporters.escape import ELLIPSIS, log, terminal
 
 if typing.TYPE_CHECKING:
@@ -39,6 +39,7 @@ _NAMES = 4  # checks named where several share a reason
 _MARGIN = 9
 _LAYER_WIDTH = 14  # at least
 _CHECKS_WIDTH = 14
+_KL_WIDTH = 7  # the KL divergence as a multiple of the expected
 _TIME_WIDTH = 6
 _ID_WIDTH = 16  # of a cell's id, at least
 _LONG_ID = 40
@@ -81,7 +82,7 @@ def encodable(console: Console, text: str) -> str:
     """The text without what the console's encoding lacks, so that a foreign name cannot stop a report."""
     if console.encoding.startswith("utf"):
         return text
-    plain = text.replace(ELLIPSIS, "...")
+    plain = text.replace(ELLIPSIS, "...").replace("→", "->")
     return plain.encode(console.encoding, "backslashreplace").decode(console.encoding)
 
 
@@ -107,25 +108,36 @@ def _table(run: RunResult, width: int) -> Table:
     longest = max((length for length in lengths if length <= _LONG_ID), default=_LONG_ID)  # longer ones are folded
     ids = min(longest, max(_ID_WIDTH, width - _OTHER_COLUMNS - _LAYER_WIDTH))
     room = width - ids - _OTHER_COLUMNS
+    diverged = any(figures.excess(cell) is not None for cell in run.cells) and room >= _LAYER_WIDTH + _KL_WIDTH
+    room -= _KL_WIDTH if diverged else 0
     table.add_column("cell", overflow="fold", min_width=ids)
     table.add_column("verdict", no_wrap=True)
     table.add_column("saved", justify="right", no_wrap=True)
     table.add_column("worst layer", no_wrap=True)
     table.add_column("R", justify="right", no_wrap=True)
+    if diverged:
+        table.add_column("KL", justify="right", no_wrap=True, min_width=_KL_WIDTH - 1)
     table.add_column("checks", overflow="fold", min_width=_CHECKS_WIDTH)
     table.add_column("time", justify="right", no_wrap=True, min_width=_TIME_WIDTH)
     for cell in run.cells:
-        memory, worst = figures.memory(cell), figures.worst_layer(cell)
+        memory, worst, excess = figures.memory(cell), measured.worst_layer(cell), figures.excess(cell)
         table.add_row(
-            words(terminal(cell.cell.id)),
+            words(_id(terminal(cell.cell.id), ids)),
             words((WORDS[cell.outcome], STYLES[cell.outcome])),
             "" if memory is None else f"{1 - memory.ratio:.0%}",
             "" if worst is None else words(_layer(terminal(worst[0]), room - 1)),
             "" if worst is None else f"{worst[1]:.4g}",
+            *(["" if excess is None else f"{excess:.3g}x"] if diverged else []),
             words(counts(cell)),
             figures.duration(cell.seconds),
         )
     return table
+
+
+def _id(name: str, width: int) -> str:
+    """A long id on two lines where the libraries begin, rather than wherever the column ends."""
+    before, _, libraries = name.partition("@")
+    return f"{before}\n@{libraries}" if libraries and len(before) <= width < len(name) else name
 
 
 def _layer(name: str, width: int) -> str:

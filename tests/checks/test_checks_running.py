@@ -19,8 +19,7 @@ from healthy_facts import (
 )
 
 from checker.domain import Severity
-from checker.errors import NotApplicable, Unavailable
-from checker.facts import Flaw, GeneratedText
+from checker.facts import Flaw
 
 WARN = Severity.WARN
 
@@ -114,6 +113,11 @@ def test_quantized(load_changes, changes, expected):
             id="NaN, and where it begins",
         ),
         pytest.param(
+            {"head_finite": False, "first_not_finite": "lm_head"},
+            [Expect("lm_head", ("output head gives NaN or infinite logits in its own dtype",))],
+            id="an output head that overflows",
+        ),
+        pytest.param(
             {"flaw": "RuntimeError: shapes", "positions": 0},
             [Expect("", ("does not run: RuntimeError: shapes",), observed="no logits", limit="logits")],
             id="does not run",
@@ -122,41 +126,6 @@ def test_quantized(load_changes, changes, expected):
 )
 def test_finite(changes, expected):
     assert_findings(judge("outputs.finite", outputs(**changes))[0], expected)
-
-
-def text(said, *accepted):
-    return GeneratedText(prompt="The capital is", text=said, accepted=accepted)
-
-
-@pytest.mark.parametrize(
-    ("texts", "expected"),
-    [
-        pytest.param((text(" Paris, of course", "Paris"),), [], id="begins as accepted, after white space"),
-        pytest.param((text("Lyon", "Paris", "Lyon"),), [], id="one of several"),
-        pytest.param((text("Lyon"), text("Paris", "Paris")), [], id="a prompt without accepted texts is only shown"),
-        pytest.param(
-            (text(" Lyon\nor so", "Paris", "The city"),),
-            [Expect("", ("'The capital is'", r"'Lyon\nor so'"), observed="Lyon\nor so", limit="Paris | The city")],
-            id="another text, on one line",
-        ),
-        pytest.param((text("x" * 5000, "Paris"),), [Expect("", ("xxx",))], id="an endless text is cut"),
-    ],
-)
-def test_known_good(texts, expected):
-    findings, measured = judge("outputs.known-good", outputs(texts=texts))
-    assert_findings(findings, expected)
-    assert [row["prompt"] for row in measured["texts"]] == ["The capital is"] * len(texts)
-    assert all(len(finding.message) <= 500 for finding in findings)
-
-
-def test_known_good_needs_a_model_that_runs():
-    with pytest.raises(Unavailable, match=r"see outputs\.finite"):
-        judge("outputs.known-good", outputs(flaw="RuntimeError", texts=(text("Paris", "Paris"),)))
-
-
-def test_known_good_needs_a_prompt_with_accepted_texts():
-    with pytest.raises(NotApplicable, match="no prompt"):
-        judge("outputs.known-good", outputs(texts=(text("Paris"),)))
 
 
 @pytest.mark.parametrize(

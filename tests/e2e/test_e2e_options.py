@@ -121,7 +121,7 @@ def test_reports_are_written_only_where_they_are_wanted(work):
     assert set(work.iterdir()) == before
     quant_verify("check", "./models/nf4", "--report-dir", "deep/er", cwd=work)
     names = {file.name for file in (work / "deep/er").iterdir()}
-    assert names >= {"report.json", "junit.xml", "summary.md"}
+    assert names >= {"report.json", "junit.xml", "summary.md", "report.html"}
     assert not [name for name in names if name.startswith(".")]
 
 

@@ -18,7 +18,8 @@ from checker.checkpoint.network import VARIABLE, Network, Repository
 from checker.domain import Cell, Depth, ModelRef, Settings
 from checker.process import child_environment
 from checker.protocol import JOB, Job
-from checker.runner import Runner, RunOptions
+from checker.provision import RunOptions
+from checker.runner import Runner
 
 WEIGHTS = "model.safetensors"
 NUMBERS = ("weights.codes", "weights.error", "weights.scales")
@@ -336,11 +337,11 @@ class TestWorker:
             checkpoint=ModelRef(kind="hub", name="org/x"),
             settings=Settings(**{"depth": Depth.STATIC, **settings}),
         )
-        assert Runner([], RunOptions(**options))._reads_ranges(cell) is expected
+        assert Runner([], RunOptions(**options))._provision._reads_ranges(cell) is expected
 
     def test_folders_need_no_network(self):
         cell = Cell(id="a", checkpoint=ModelRef(kind="folder", name="./x"), settings=Settings(depth=Depth.STATIC))
-        assert not Runner([], RunOptions())._reads_ranges(cell)
+        assert not Runner([], RunOptions())._provision._reads_ranges(cell)
 
     def test_the_report_holds_no_token(self, hub, ask, tmp_path):
         hub.private = True

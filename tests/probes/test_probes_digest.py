@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from checker.probes.roundtrip import _digest
+from checker.probes import roundtrip
+from checker.probes.roundtrip import _digest, mixed_sum
 
 torch = pytest.importorskip("torch")
 
@@ -42,3 +43,39 @@ def test_each_part_counts(other):
 
 def test_it_is_not_taken_for_a_plain_tensor():
     assert _digest(packed()).startswith("Packed [2, 3] (torch.int8 [2, 3] ")
+
+
+def words_mixed(raw: bytes) -> int:
+    """The digest of the docstring, in Python's integers."""
+    mask, total = (1 << 64) - 1, len(raw)
+    raw += bytes(-len(raw) % 8)
+    for place in range(len(raw) // 8):
+        word = int.from_bytes(raw[8 * place : 8 * place + 8], "little") + (place + 1) * 0x9E3779B97F4A7C15 & mask
+        word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 & mask
+        word = (word ^ word >> 27) * 0x94D049BB133111EB & mask
+        total += word ^ word >> 31
+    return total & mask
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 1000, 4099])
+@pytest.mark.parametrize("chunk", [64, 1 << 27])
+def test_the_sum_of_mixed_words_is_what_it_says(monkeypatch, size: int, chunk: int):
+    monkeypatch.setattr(roundtrip, "CHUNK", chunk)
+    raw = torch.randint(0, 256, (size,), generator=torch.Generator().manual_seed(size), dtype=torch.uint8)
+    assert mixed_sum(raw) == words_mixed(bytes(raw.tolist()))
+
+
+@pytest.mark.parametrize("place", [0, 500, 999])
+def test_every_byte_counts_in_the_sum_and_so_does_its_place(place: int):
+    raw = torch.arange(1000, dtype=torch.int64).to(torch.uint8)
+    changed = raw.clone()
+    changed[place] ^= 1
+    turned = raw.clone()
+    turned[[place, (place + 8) % 1000]] = raw[[(place + 8) % 1000, place]]
+    assert len({mixed_sum(raw), mixed_sum(changed), mixed_sum(turned), mixed_sum(raw[:-1])}) == 4
+
+
+@pytest.mark.gpu
+def test_the_sum_is_the_same_on_a_gpu():
+    raw = torch.randint(0, 256, (1 << 20,), dtype=torch.uint8)
+    assert mixed_sum(raw.cuda()) == mixed_sum(raw)

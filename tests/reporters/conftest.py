@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from reporters_measured import bare, erring, failing, healthy, hostile, run_of
 
 import checker
 from checker.domain import (
@@ -199,6 +200,13 @@ def run(monkeypatch: pytest.MonkeyPatch) -> RunResult:
         matrix_sha256="a" * 64,
         shard="1/1",
     )
+
+
+@pytest.fixture
+def measured_run(monkeypatch: pytest.MonkeyPatch) -> RunResult:
+    """A run whose cells hold all that can be measured, or nothing of it."""
+    monkeypatch.setattr(checker, "__version__", "1.2.3")
+    return run_of(healthy(), failing(), erring(), bare(), hostile())
 
 
 @pytest.fixture

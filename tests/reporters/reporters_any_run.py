@@ -64,14 +64,37 @@ checks = st.builds(
 models = st.builds(ModelRef, kind=st.just("folder"), name=names) | st.builds(
     ModelRef, kind=st.just("hub"), name=names, revision=st.none() | names
 )
+figures = (
+    st.floats() | st.integers(-9, 10**12) | st.sampled_from(["NaN", "Infinity", "-Infinity", 10**400]) | json_values
+)
+
+
+def _rows(*keys: str, names: tuple[str, ...] = ()) -> st.SearchStrategy[list[object]]:
+    row = st.fixed_dictionaries(dict.fromkeys(names, texts), optional=dict.fromkeys(keys, figures))
+    return st.lists(row | json_values, max_size=4)
+
+
+_interval = st.dictionaries(st.sampled_from(["value", "low", "high"]), figures) | json_values
+_divergence = st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys(("positions", "expected_kl", "excess", "perplexity", "baseline_perplexity"), figures)
+    | dict.fromkeys(("kl", "top1", "perplexity_ratio", "delta_p", "kl_percentiles"), _interval)
+    | {"kl_histogram": st.lists(st.tuples(figures, figures).map(list) | json_values, max_size=4)},
+)
 measurements = st.dictionaries(texts, json_values, max_size=2) | st.fixed_dictionaries(
     {},
     optional={
         "notes": st.lists(texts, max_size=2),
-        "weights": st.lists(st.fixed_dictionaries({"layer": texts, "R": st.floats()}), max_size=2),
+        "weights": _rows("R", "nrmse", "sqnr_db", names=("layer",)) | json_values,
         "memory.ratio": st.dictionaries(
-            st.sampled_from(["observed", "stored_bytes", "baseline_bytes"]), st.floats() | st.integers(-9, 10**12)
+            st.sampled_from(["observed", "stored_bytes", "baseline_bytes", "predicted_bytes"]), figures
         ),
+        "memory.footprint": st.dictionaries(st.sampled_from(["true_bytes", "predicted_true_bytes"]), figures),
+        "outputs.divergence": _divergence | json_values,
+        "outputs.blocks": _rows("drift", "error", names=("block",)) | json_values,
+        "outputs.modules": _rows("error", names=("layer",)) | json_values,
+        "outputs.likelihood": st.dictionaries(st.sampled_from(["nll", "baseline_nll"]), figures) | json_values,
+        "texts": _rows("accepted", "agreement", names=("prompt", "text", "baseline")) | json_values,
     },
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from checker.domain import RunResult, Severity
 from checker.reporters import github, json_v1, junit, summary
+from checker.reporters import html as report_page
 from checker.reporters.progress import Progress
 
 Golden = Callable[[str, str], None]
@@ -67,6 +69,20 @@ def test_summary(run: RunResult, golden: Golden) -> None:
 
 def test_summary_as_github_shows_it(run: RunResult, golden: Golden) -> None:
     golden("summary.html", html(summary.render(run)))
+
+
+def test_summary_with_a_chart(measured_run: RunResult, golden: Golden) -> None:
+    golden("summary-measured.md", summary.render(measured_run))
+
+
+def test_page(measured_run: RunResult, golden: Golden) -> None:
+    page = re.sub(r"(?s)<style>.*</style>", "<style></style>", report_page.render(measured_run))
+    golden("report.html", page.replace("><", ">\n<"))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_table_with_divergence(measured_run: RunResult, golden: Golden, width: int) -> None:
+    golden(f"table-measured-{width}.txt", table_text(measured_run, width))
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from reporters_any_run import patiently, runs
+from reporters_measured import cell, failing, healthy, run_of
 from reporters_reading import table_text
 from reporters_runner import commands
 from rich.console import Console
@@ -18,6 +19,22 @@ from checker.domain import RunResult
 from checker.reporters import figures
 from checker.reporters.progress import Progress
 from checker.reporters.terminal import render_table
+
+
+def test_a_long_id_breaks_where_its_libraries_begin() -> None:
+    text = table_text(run_of(healthy("smol/nf4dq@bitsandbytes-0.49.2"), healthy("smol/nf4dq")), 80)
+    assert text.splitlines()[2].startswith("smol/nf4dq ")
+    assert text.splitlines()[3].startswith("@bitsandbytes")
+    wide = table_text(run_of(healthy("smol/nf4dq@bitsandbytes-0.49.2")), 120)
+    assert "\nsmol/nf4dq@bitsandbytes-0.49.2  pass" in wide
+
+
+def test_the_divergence_is_shown_where_there_is_room() -> None:
+    run = run_of(healthy(), failing())
+    assert " KL " in table_text(run, 120)
+    assert "4.94x" in table_text(run, 120)
+    assert " KL " not in table_text(run_of(cell("a")), 120)
+    assert " KL " not in table_text(run, 80).partition("\n")[0]
 
 
 class _Terminal(io.StringIO):

@@ -1,0 +1,43 @@
+"""The probe text as rows of token ids: what both models are run over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from checker.reference import ROW_LENGTHS
+from checker.reference.identity import passages
+
+
+def probe_rows(model: Any, tokenizer: Any | None) -> tuple[tuple[int, ...], ...]:
+    """Rows of token ids, one more than there are scored positions; without a tokenizer, ids spread over the vocabulary.
+
+    A model for short texts gets shorter rows.
+    """
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    longest = longest_text(model)
+    rows = []
+    for number, (text, positions) in enumerate(zip(passages(), ROW_LENGTHS, strict=True)):
+        count = min(positions, longest) + 1
+        if tokenizer is None:
+            ids = [(17 + 7 * (place + 31 * number)) % vocabulary for place in range(count)]
+        else:
+            ids = [token for token in tokenizer(text)["input_ids"] if token < vocabulary][:count]
+        rows.append(tuple(ids))
+    return tuple(row for row in rows if len(row) > 1)
+
+
+def longest_text(model: Any) -> int:
+    """Positions that the model has, as far as its config tells."""
+    text = model.config.get_text_config()
+    lengths = (getattr(text, name, None) for name in ("max_position_embeddings", "n_positions"))
+    return min((length for length in lengths if isinstance(length, int) and length > 0), default=max(ROW_LENGTHS))
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The checkpoint's tokenizer, or None when it ships none."""
+    import transformers
+
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
+        return None
+    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
