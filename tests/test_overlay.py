@@ -190,7 +190,8 @@ def test_the_end_of_the_run_ends_pip(index, monkeypatch):
 
 
 def test_a_python_without_pip_is_told_what_to_do(index, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pip", None)
+    without = [place for place in sys.path if not (Path(place) / "pip").is_dir()]
+    monkeypatch.setattr(sys, "path", without)
     assert "needs pip, which this Python lacks; install it (python -m ensurepip" in str(failure(TOY))
 
 

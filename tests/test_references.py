@@ -162,7 +162,7 @@ def test_a_baseline_that_fails_is_tried_once_and_every_cell_learns_why(tmp_path:
     references = References(make=make)
     for _ in range(2):
         with pytest.raises(
-            Unavailable, match="the reference of org/model.* could not be made: out of memory"
+            Unavailable, match=r"the reference of org/model.* could not be made: out of memory"
         ) as caught:
             references.made(cell(), resolved(tmp_path))
         assert caught.value.kind is ErrorKind.OUT_OF_MEMORY

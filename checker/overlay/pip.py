@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib.machinery
 import os
 import re
 import signal
@@ -73,7 +73,7 @@ class Pip:
         self._run([*arguments, "--target", str(target), "--", *map(str, wheels)], environment, names)
 
     def _run(self, arguments: Sequence[str], environment: Mapping[str, str], what: str) -> None:
-        if importlib.util.find_spec("pip") is None:
+        if importlib.machinery.PathFinder.find_spec("pip") is None:  # asking all finders would wake setuptools
             raise Unavailable(
                 "laying libraries over needs pip, which this Python lacks; install it (python -m ensurepip, or uv pip "
                 "install pip)"

@@ -18,9 +18,9 @@ from checker.probes.template import TemplateFault
 from checker.probes.tokenizer import Tokenizer, has_tokenizer
 
 DEFAULT_PROMPTS: tuple[Prompt, ...] = (
-    Prompt(text="The capital of France is", max_new_tokens=24),
-    Prompt(text="Once upon a time, a little girl", max_new_tokens=24),
-    Prompt(text="def add(a, b):\n    return", max_new_tokens=24),
+    Prompt(text="The capital of France is", max_new_tokens=20),
+    Prompt(text="Once upon a time, a little girl", max_new_tokens=20),
+    Prompt(text="def add(a, b):\n    return", max_new_tokens=20),
 )
 """What is continued where the matrix names no prompt: a fact, a story, code."""
 

@@ -204,7 +204,7 @@ def test_the_baselines_tokens_need_no_tokenizer(language: Path, baseline, tmp_pa
 
 def test_default_prompts_are_three_short_ones():
     assert len({prompt.text for prompt in DEFAULT_PROMPTS}) == len(DEFAULT_PROMPTS) == 3
-    assert all(prompt.max_new_tokens == 24 and not prompt.chat and not prompt.accept for prompt in DEFAULT_PROMPTS)
+    assert all(prompt.max_new_tokens == 20 and not prompt.chat and not prompt.accept for prompt in DEFAULT_PROMPTS)
 
 
 def known(item: Continuation, **changes: object) -> KnownText:
