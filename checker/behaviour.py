@@ -59,7 +59,8 @@ class Behaviour:
     @cached_property
     def rows(self) -> tuple[tuple[int, ...], ...]:
         """The probe text as token ids: the reference's, else by the checkpoint's own tokenizer."""
-        from checker.probes.probe_tokens import load_tokenizer, probe_rows
+        from checker.probes.probe_tokens import probe_rows
+        from checker.probes.tokenizer import load_tokenizer
 
         reference, words = self._reference(), int(self.model.config.get_text_config().vocab_size)
         rows = () if reference is None else tuple(row.tokens for row in reference.rows)

@@ -76,6 +76,10 @@ def cli() -> None:
 @run_options
 def run(matrix: str, **options: Any) -> ExitCode:
     """Run the suite over MATRIX (quant-verify.yml)."""
+    if options["depth"] != "static":
+        from checker.process import start_ahead
+
+        start_ahead(preload=True)
     from checker.commands.run import run_matrix
 
     options["report_dir"] = options["report_dir"] or "quant-verify-report"
@@ -91,10 +95,9 @@ def check(checkpoints: tuple[str, ...], baseline: str | None, **options: Any) ->
 
     At its default depth, static, neither torch nor a GPU is needed.
     """
-    if options["depth"] in (None, "static"):
-        from checker.process import start_ahead
+    from checker.process import start_ahead
 
-        start_ahead()
+    start_ahead(preload=options["depth"] not in (None, "static"))
     from checker.commands.run import run_checkpoints
 
     return run_checkpoints(checkpoints, baseline, options)

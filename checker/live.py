@@ -6,6 +6,7 @@ import gc
 import shutil
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,8 +120,10 @@ class LiveModel:
             return
         if self.needs_roundtrip:  # before any forward
             self.say("saving again")
-            self.digests = roundtrip.digest_state(self.model)
-            self.saved = roundtrip.try_save(self.model, Path(self.job.scratch) / "saved-again")
+            with ThreadPoolExecutor(max_workers=1) as beside:  # both only read
+                digests = beside.submit(roundtrip.digest_state, self.model)
+                self.saved = roundtrip.try_save(self.model, Path(self.job.scratch) / "saved-again")
+                self.digests = digests.result()
         self.behaviour.model = self.model
         self.ready = True
 

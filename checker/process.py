@@ -34,6 +34,7 @@ OFFLINE = {
     "TRANSFORMERS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
+    "TORCHDYNAMO_DISABLE": "1",  # a verdict must not depend on a compiler being there; and its imports take a second
 }
 ONLINE = {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
 
@@ -71,6 +72,7 @@ class WorkerProcess:
     """
 
     def __init__(self, *, preload: bool, online: bool = False, overlay: str | None = None) -> None:
+        self.preload = preload
         self._read, write = os.pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         command = [sys.executable, *WORKER, str(write), str(os.getpid()), *(["preload"] if preload else [])]
@@ -184,12 +186,12 @@ class WorkerProcess:
 _AHEAD: list[WorkerProcess] = []
 
 
-def start_ahead() -> None:
+def start_ahead(*, preload: bool) -> None:
     """Start a worker before anything else is imported: its imports and ours then take their time together.
 
-    It ends by itself when this process does, having read no job.
+    ``preload``: one that imports torch. It ends by itself when this process does, having read no job.
     """
-    _AHEAD.append(WorkerProcess(preload=False))
+    _AHEAD.append(WorkerProcess(preload=preload))
 
 
 def take_ahead() -> WorkerProcess | None:

@@ -43,8 +43,7 @@ def main() -> None:
     pipe = os.fdopen(int(descriptor), "wb", buffering=0)
     if more:
         _preload()
-    else:
-        _make_ready()
+    _make_ready()
     line = sys.stdin.buffer.readline()
     if not line:  # started ahead of a job that never came
         return
@@ -74,12 +73,15 @@ def _make_ready() -> None:
 
 
 def _preload() -> None:
-    """Import what takes seconds while the worker before this one is at work.
+    """Import what takes seconds while the worker before this one is at work, or the parent reads its matrix.
 
     Not bitsandbytes: its import counts the GPUs, and which ones this worker may see comes with the job.
     """
+    gc.disable()  # it would look through a million new objects again and again, for a fifth of the time
     with contextlib.suppress(ImportError, OSError, RuntimeError):  # the check that needs it will say so
         importlib.import_module("transformers.modeling_utils")
+    gc.freeze()
+    gc.enable()
 
 
 def _send(pipe: BinaryIO, event: AnyEvent) -> None:

@@ -17,8 +17,9 @@ class Workers:
         self._gpus = tuple(gpus)
         self._free = list(gpus)
         self._working: set[WorkerProcess] = set()
-        self._spare: list[WorkerProcess] = []  # each has imported torch
-        self._ahead = take_ahead()  # has not
+        ahead = take_ahead()
+        self._spare = [ahead] if ahead is not None and ahead.preload else []  # each has imported torch
+        self._ahead = ahead if ahead is not None and not ahead.preload else None  # has not
         self._lock = threading.Condition()
         self.closed = False
 

@@ -241,7 +241,7 @@ def test_a_worker_that_would_import_others_says_so(index, tmp_path):
 
 def test_a_worker_started_ahead_is_left_to_cells_without_libraries(tmp_path):
     """It has the installed packages on its path."""
-    process.start_ahead()
+    process.start_ahead(preload=False)
     (ahead,) = process._AHEAD
     workers = Workers(())
     try:

@@ -70,6 +70,9 @@ def _sentence(rows: list[ByteRow], predicted: int | None, stored: int | None) ->
     return f"{name} {verb} {stored:,} bytes instead of {predicted:,}"
 
 
+UNPACKED = 1.1  # growth at the first forward that is worth a note where it is allowed
+
+
 @check("memory.footprint", depth=Depth.LOAD, limits={"growth": Limit(fail=1.1)})
 def memory_footprint(structure: StructureFacts, limits: Limits) -> Verdict:
     """``get_memory_footprint()`` and the true bytes are as predicted, and do not grow with the first forward.
@@ -79,7 +82,7 @@ def memory_footprint(structure: StructureFacts, limits: Limits) -> Verdict:
     decompress at the first forward and silently take the memory of the dense model: ``growth`` is the largest allowed
     ratio of true bytes after it to before. (bitsandbytes repacks doubly quantized weights on some CPUs, which adds one
     per cent; hence not 1.) Where transformers has no kernels for a method and unpacks every file of it
-    (compressed-tensors), that is a warning: the file is sound, and other run times keep it packed.
+    (compressed-tensors), that is a note and no finding: the file is sound, and other run times keep it packed.
     """
     before, after = structure.before, structure.after
     value = {
@@ -117,3 +120,6 @@ def memory_footprint(structure: StructureFacts, limits: Limits) -> Verdict:
             hint="the method unpacks its weights at the first forward, so that no memory is saved; "
             "run it where kernels take them packed",
         )
+    elif growth > UNPACKED:
+        note = f"transformers unpacks these weights at the first forward: {growth:.2g} times the memory from then on"
+        yield Measurement(key="notes", value=[note])

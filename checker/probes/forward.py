@@ -6,6 +6,7 @@ positions, against 1.8 % with the same weights multiplied in float32.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -91,8 +92,9 @@ def inputs_of(model: Any, tokens: Sequence[int]) -> dict[str, Any]:
     return inputs
 
 
-def run_row(model: Any, tokens: Sequence[int]) -> tuple[Any, bool]:
-    """Logits of a row, [positions, vocabulary] float32 on the model's device; whether its own head's are finite.
+@contextmanager
+def running() -> Iterator[None]:
+    """Sort what a model that runs may raise into the machine's faults and its own. No gradients are kept.
 
     Raises:
         ForwardFailed: the model's own fault.
@@ -101,15 +103,28 @@ def run_row(model: Any, tokens: Sequence[int]) -> tuple[Any, bool]:
     import torch
 
     try:
-        with torch.no_grad(), float32_head(model) as native:
-            logits = model(**inputs_of(model, tokens), use_cache=False).logits
-            finite = all(bool(torch.isfinite(output).all()) for output in native)
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # of the libraries, for their own users
+            yield
     except (NotImplementedError, torch.AcceleratorError) as error:
-        raise Unavailable(f"the forward pass does not run on this device: {one_line(error)}") from error
+        raise Unavailable(f"the model does not run on this device: {one_line(error)}") from error
     except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise_environment_fault(error)
         if any(words in str(error) for words in KERNEL_LIMITS):
             message = f"this device's 4-bit kernels do not take the shape of some layer ({error}); use another device"
             raise Unavailable(message) from error
         raise ForwardFailed(one_line(error)) from error
+
+
+def run_row(model: Any, tokens: Sequence[int]) -> tuple[Any, bool]:
+    """Logits of a row, [positions, vocabulary] float32 on the model's device; whether its own head's are finite.
+
+    Raises:
+        ForwardFailed, Unavailable: as ``running``.
+    """
+    import torch
+
+    with running(), float32_head(model) as native:
+        logits = model(**inputs_of(model, tokens), use_cache=False).logits
+        finite = all(bool(torch.isfinite(output).all()) for output in native)
     return logits[0].float(), finite

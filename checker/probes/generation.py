@@ -103,8 +103,9 @@ def gather_texts(
     tokenizer = Tokenizer(folder)
     asked = [_ask(model, tokenizer, prompt, theirs.get((prompt.text, prompt.chat))) for prompt in prompts]
     try:
-        new = _continue(model, asked, end_tokens(model) | _ends_of(prompts, theirs))
-        texts = [_text(tokenizer, item, tokens, theirs) for item, tokens in zip(asked, new, strict=True)]
+        ends = end_tokens(model) | _ends_of(prompts, theirs)
+        new = _continue(model, asked, ends)
+        texts = [_text(tokenizer, item, tokens, theirs, known) for item, tokens in zip(asked, new, strict=True)]
         texts = [_compared(text, item.prompt, known, device) for text, item in zip(texts, asked, strict=True)]
         return TextFacts(texts=tuple(_scored(model, tokenizer, asked, texts)))
     except ForwardFailed as failure:
@@ -161,14 +162,18 @@ def _ends_of(prompts: Sequence[Prompt], theirs: Baselines) -> frozenset[int]:
     )
 
 
-def _text(tokenizer: Tokenizer, asked: _Asked, tokens: Tokens, theirs: Baselines) -> GeneratedText:
+def _text(
+    tokenizer: Tokenizer, asked: _Asked, tokens: Tokens, theirs: Baselines, known: Sequence[KnownText]
+) -> GeneratedText:
+    """The text of some tokens: one that was read before is not read again, for loading a tokenizer takes its time."""
     prompt = asked.prompt
     baseline = theirs.get((prompt.text, prompt.chat))
-    text: str | None = None
-    if has_tokenizer(tokenizer.folder):
+    read = {item.tokens: item.text for item in known}
+    if baseline is not None:
+        read.setdefault(baseline.tokens, baseline.text)
+    text = read.get(tokens)
+    if text is None and has_tokenizer(tokenizer.folder):
         text = tokenizer.decode(tokens)
-    elif baseline is not None and tokens == baseline.tokens:
-        text = baseline.text
     return GeneratedText(
         prompt=prompt.text, chat=prompt.chat, flaw=asked.flaw, text=text, tokens=tokens, baseline=baseline
     )

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from checker.errors import Unavailable
-from checker.probes.forward import KERNEL_LIMITS, ForwardFailed, float32_head
-from checker.probes.load import one_line, raise_environment_fault
+from checker.probes.forward import float32_head, running
 
 Tokens = tuple[int, ...]
 
@@ -31,30 +27,6 @@ class Scored:
     losses: tuple[float, ...]  # −ln p of each token, nats
     entropy: float  # mean over the tokens, nats
     agreement: float  # share of tokens that are the most likely one, or within ``TIE`` of it
-
-
-@contextmanager
-def running() -> Iterator[None]:
-    """Sort what a model that runs may raise into the machine's faults and its own.
-
-    Raises:
-        ForwardFailed: the model's own fault.
-        Unavailable: the kernels of this device do not take the model's shapes, or there is not enough memory.
-    """
-    import torch
-
-    try:
-        with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")  # of generation settings that are set aside here
-            yield
-    except (NotImplementedError, torch.AcceleratorError) as error:
-        raise Unavailable(f"generating does not run on this device: {one_line(error)}") from error
-    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise_environment_fault(error)
-        if any(words in str(error) for words in KERNEL_LIMITS):
-            message = f"this device's 4-bit kernels do not take the shape of some layer ({error}); use another device"
-            raise Unavailable(message) from error
-        raise ForwardFailed(one_line(error)) from error
 
 
 def vocabulary_of(model: Any) -> int:

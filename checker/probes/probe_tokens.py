@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from checker.reference import ROW_LENGTHS
@@ -32,12 +31,3 @@ def longest_text(model: Any) -> int:
     text = model.config.get_text_config()
     lengths = (getattr(text, name, None) for name in ("max_position_embeddings", "n_positions"))
     return min((length for length in lengths if isinstance(length, int) and length > 0), default=max(ROW_LENGTHS))
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The checkpoint's tokenizer, or None when it ships none."""
-    import transformers
-
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
-        return None
-    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

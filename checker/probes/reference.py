@@ -22,7 +22,8 @@ from checker.probes.generation import continuations
 from checker.probes.load import load_model, resolve_device
 from checker.probes.noise import WEIGHT_NOISE, add_weight_noise, rounding_noise
 from checker.probes.original import FLOATS
-from checker.probes.probe_tokens import load_tokenizer, probe_rows
+from checker.probes.probe_tokens import probe_rows
+from checker.probes.tokenizer import load_tokenizer
 from checker.protocol import ReferenceJob
 from checker.reference import TOP, Row, Sample, Summary
 from checker.reference.write import write_reference

@@ -62,8 +62,19 @@ def try_save(model: Any, folder: Path) -> Saved:
 def digest_state(model: Any) -> Digests:
     """A digest of dtype, shape and bytes of every entry of ``state_dict()``; two models are never held at once."""
     entries = model.state_dict()
+    places = {name: _place(name, value) for name, value in entries.items()}
+    once = {place: entries[name] for name, place in places.items()}  # tied weights are hashed once
     with ThreadPoolExecutor(max_workers=4) as pool:  # hashing releases the interpreter
-        return dict(zip(entries, pool.map(_digest, entries.values()), strict=True))
+        digests = dict(zip(once, pool.map(_digest, once.values()), strict=True))
+    return {name: digests[place] for name, place in places.items()}
+
+
+def _place(name: str, value: Any) -> Any:
+    """What two entries that share their memory have in common; a tensor subclass around others is only itself."""
+    import torch
+
+    plain = type(value) in (torch.Tensor, torch.nn.Parameter) and value.numel() > 0 and value.data_ptr() != 0
+    return (value.device, value.data_ptr(), value.dtype, value.shape) if plain else name
 
 
 def _digest(value: Any) -> str:
