@@ -29,7 +29,9 @@ from checker.registry import Method
 if TYPE_CHECKING:
     from checker.probes.divergence import RowDistance
 
-NOT_RUN = "not run: the forward pass fails (see outputs.finite)"
+NOT_RUN = "the forward pass fails (see outputs.finite)"
+# whatever comparing single blocks may run into, of our own making or a library's
+_UNLOCATED = (NotApplicable, Unavailable, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 Settled = Callable[[DivergenceFacts], bool]
 
 
@@ -203,7 +205,7 @@ class Behaviour:
         import torch
 
         if not bool(torch.isfinite(self.logits).all()):
-            raise Unavailable("not run: logits are not finite (see outputs.finite)")
+            raise Unavailable("logits are not finite (see outputs.finite)")
         if reference is not None and self.logits.shape[1] != reference.summary.vocabulary:
             have, want = self.logits.shape[1], reference.summary.vocabulary
             raise Unavailable(f"the model has {have:,} output tokens and its baseline {want:,}; is this its baseline?")
@@ -261,8 +263,8 @@ class Behaviour:
         self.say("comparing block by block")
         try:
             errors = dict(compare_blocks(self.model, baseline, self._run_again))
-        except NotApplicable:
-            return found
+        except _UNLOCATED:
+            return found  # the verdict stands without the place
         drifts = {row.block: row.drift for row in found.blocks}
         names = list(dict.fromkeys([*drifts, *errors]))
         rows = tuple(BlockFact(block=name, drift=drifts.get(name), error=errors.get(name)) for name in names)

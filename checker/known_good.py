@@ -7,14 +7,13 @@ changes: entries are sorted, one value stands on a line, and what is known alrea
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from checker.atomic import replacing
 from checker.checkpoint.files import open_regular
 from checker.checkpoint.problem import Refused, shown
 from checker.checkpoint.strict_json import Malformed, Repeated, dotted, parse, walk
@@ -27,7 +26,6 @@ LARGEST_FILE = 64 << 20  # bytes
 MOST_CELLS, MOST_TEXTS = 10_000, 1_000
 LONGEST_TEXT, LONGEST_NAME = 200_000, 1_000  # characters
 MOST_TOKENS, LARGEST_TOKEN = 100_000, 1 << 31
-_MODE = 0o644
 
 Name = Annotated[str, Field(max_length=LONGEST_NAME)]
 Token = Annotated[int, Field(ge=0, lt=LARGEST_TOKEN)]
@@ -116,7 +114,9 @@ def add(path: Path, cell_id: str, texts: Iterable[KnownText]) -> int:
     if len(own) > before:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(path, "".join(_lines({cell: known.values() for cell, known in cells.items()})))
+            with replacing(path) as temporary:
+                text = "".join(_lines({cell: known.values() for cell, known in cells.items()}))
+                temporary.write_text(text, encoding="utf-8", newline="\n")
         except OSError as error:
             raise Unavailable(f"cannot write {path}: {error.strerror or error}") from error
     return len(own) - before
@@ -150,16 +150,3 @@ def _lines(cells: Mapping[str, Iterable[KnownText]]) -> Iterator[str]:
 def _json(value: Json) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if text.isprintable() else json.dumps(value)  # nothing invisible in a file that is reviewed
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write beside the file, then rename over it, so that a reader never meets half of one."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            os.fchmod(descriptor, _MODE)
-            file.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

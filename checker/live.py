@@ -115,7 +115,7 @@ class LiveModel:
 
         load: LoadFacts = self.facts(LoadFacts)
         if load.flaw:
-            raise Unavailable("not run: the checkpoint does not load (see loading.keys)")
+            raise Unavailable("the checkpoint does not load (see loading.keys)")
         if self.ready:
             return
         if self.needs_roundtrip:  # before any forward

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from checker.checkpoint.hub import may_ask, token_to_send
 from checker.checkpoint.network import Network, open_network
 from checker.checkpoint.resolve import Resolved, resolve, resolve_remote
-from checker.domain import Cell, CheckError, Depth, ModelRef
+from checker.domain import Cell, CheckError, Depth, ErrorKind, ModelRef
 from checker.errors import Unavailable
 from checker.protocol import Job
-from checker.references import References, wants_reference
+from checker.references import Recorded, References, wants_reference
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,12 +47,14 @@ class Provision:
         baseline = None if spared else self._fetch(cell, cell.baseline, network)
         checkpoint = self._fetch(cell, cell.checkpoint, network)
         overlay = self._lay_over(cell)
-        reference = recorded
+        reference = None if recorded is None else str(recorded.path)
+        if spared and recorded is not None:
+            self.note(cell.id, {"baseline_revision": recorded.revision})
         if recorded is None and error is None and baseline is not None and wants_reference(cell, checks):
             try:
                 reference = str(self.references.made(cell, baseline))
-            except Unavailable as reason:
-                error = CheckError(kind=reason.kind, message=str(reason))
+            except Unavailable as reason:  # tried twice already, if that could help: the cell need not be
+                error = CheckError(kind=ErrorKind.NOT_RUN, message=str(reason))
         known = self.references.known_good()
         job = Job(
             cell=cell,
@@ -80,12 +82,11 @@ class Provision:
         assert found is not None, "the cell has a baseline"
         return found
 
-    def _recorded(self, cell: Cell) -> tuple[str | None, CheckError | None]:
+    def _recorded(self, cell: Cell) -> tuple[Recorded | None, CheckError | None]:
         try:
-            found = self.references.recorded(cell)
+            return self.references.recorded(cell), None
         except Unavailable as reason:
             return None, CheckError(kind=reason.kind, message=str(reason))
-        return (None if found is None else str(found)), None
 
     def _reads_ranges(self, cell: Cell) -> bool:
         """Whether the cell's repositories are read by ranges instead of being downloaded.

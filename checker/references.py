@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from checker.checkpoint.problem import shown
 from checker.checkpoint.resolve import Resolved
@@ -18,15 +21,24 @@ from checker.environment import cache_base
 from checker.errors import Unavailable
 from checker.facts import DivergenceFacts, TextFacts
 from checker.protocol import ReferenceJob
-from checker.reference import Identity
+from checker.reference import NOISE, ROW_LENGTHS, SCHEMA, Identity
 from checker.registry import all_checks
 
 MOST_KEPT = 20 << 30  # bytes of references in the cache; beyond it those used longest ago go
+ABANDONED = 86_400  # seconds after which nobody writes to a file any more
 ENDING = ".safetensors"
 KNOWN_GOOD = "known-good.json"
 WANTED_BY = (DivergenceFacts, TextFacts)
 
 Make = Callable[[ReferenceJob, Cell], None]
+
+
+class Recorded(NamedTuple):
+    """A recorded reference; ``certain`` when its revision is the one that the matrix names."""
+
+    path: Path
+    revision: str
+    certain: bool
 
 
 @dataclass(kw_only=True)
@@ -39,7 +51,7 @@ class References:
     _errors: dict[Identity, CheckError] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def recorded(self, cell: Cell) -> Path | None:
+    def recorded(self, cell: Cell) -> Recorded | None:
         """The recorded reference of a cell's baseline, which then need not even be fetched; None when there is none.
 
         Raises:
@@ -47,25 +59,30 @@ class References:
         """
         if self.folder is None or cell.baseline is None:
             return None
-        path = next((path for path in names_of(self.folder, cell) if path.is_file()), None)
+        path = next((path for path in names_of(self.folder, cell) if path.exists()), None)
         if path is None:
+            if self.folder.exists() and not self.folder.is_dir():
+                raise Unavailable(f"references: {shown(str(self.folder))} is no folder; name another one in the matrix")
             return None
         from checker.reference import read_reference
 
-        theirs = read_reference(path).summary.identity
+        summary = read_reference(path).summary
+        if summary.full:
+            message = f"the reference {shown(str(path))} is one of the cache, not a recorded one"
+            raise Unavailable(f"{message}; write it anew with quant-verify record")
+        theirs = summary.identity
         commit = revision_of(cell.baseline)
+        what, remedy = f"the reference {shown(str(path))}", "write it anew with quant-verify record"
         pairs = (
             ("baseline", theirs.baseline, name_of(cell.baseline)),
             ("revision", theirs.revision, theirs.revision if commit is None else commit),
-            ("probe text and prompts", theirs.prompts, _prompts(cell)),
         )
-        for what, have, want in pairs:
+        for name, have, want in pairs:
             if have != want:
-                message = (
-                    f"the reference {shown(str(path))} belongs to another {what} ({shown(have)}, not {shown(want)})"
-                )
-                raise Unavailable(f"{message}; write it anew with quant-verify record")
-        return path
+                raise Unavailable(f"{what} belongs to another {name}: to {shown(have)}, not to {shown(want)}; {remedy}")
+        if theirs.prompts != _prompts(cell):
+            raise Unavailable(f"{what} was recorded with other prompts than the matrix has now; {remedy}")
+        return Recorded(path, theirs.revision, commit is not None)
 
     def made(self, cell: Cell, baseline: Resolved) -> Path:
         """The cached reference of a baseline whose files are there; made when it is not in the cache.
@@ -81,8 +98,7 @@ class References:
             if identity in self._errors:
                 raise Unavailable(self._errors[identity].message, self._errors[identity].kind)
             path = _cache() / f"{_key(identity)}{ENDING}"
-            if path.is_file():
-                os.utime(path)  # used just now
+            if _is_sound(path):
                 return path
             try:
                 self.make(reference_job(cell, baseline, identity, path), cell)
@@ -167,26 +183,55 @@ def _prompts(cell: Cell) -> str:
 
 
 def _key(identity: Identity) -> str:
-    return hashlib.sha256(json.dumps(asdict(identity), sort_keys=True).encode()).hexdigest()[:32]
+    """Also of what a reference is made of, so that another version of ours makes its own."""
+    made = [SCHEMA, NOISE, ROW_LENGTHS]
+    return hashlib.sha256(json.dumps([made, asdict(identity)], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether a cached reference is there and can be used; one that is damaged is removed, to be made anew."""
+    from checker.reference import read_reference
+
+    if not path.is_file():
+        return False
+    try:
+        read_reference(path)
+    except Unavailable:
+        path.unlink(missing_ok=True)
+        return False
+    with contextlib.suppress(OSError):  # somebody else's
+        os.utime(path)  # used just now
+    return True
 
 
 def _cache() -> Path:
-    """The folder of cached references; where the cache cannot be written, one for temporary files."""
+    """The folder of cached references; where the cache cannot be written, one of this user's for temporary files."""
     folder = cache_base() / "references"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
     except OSError:
-        folder = Path(tempfile.gettempdir()) / "quant-verify-references"
-    if not os.access(folder if folder.exists() else folder.parent, os.W_OK):
-        folder = Path(tempfile.gettempdir()) / "quant-verify-references"
+        pass
+    folder = Path(tempfile.gettempdir()) / f"quant-verify-references-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o077:  # somebody else's could hold references that lie
+        return Path(tempfile.mkdtemp(prefix="quant-verify-references-"))
     return folder
 
 
 def _prune(folder: Path, keep: Path) -> None:
-    """Remove the references that were used longest ago until the rest fits."""
-    files = sorted(folder.glob(f"*{ENDING}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    """Remove the references that were used longest ago until the rest fits, half-written ones included."""
+    found = []
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):  # another run prunes at the same time
+            status = path.stat()
+            found.append((status.st_mtime, status.st_size, path))
     total = 0
-    for path in files:
-        total += path.stat().st_size
-        if total > MOST_KEPT and path != keep:
-            path.unlink(missing_ok=True)
+    for used, size, path in sorted(found, reverse=True):
+        abandoned = path.name.startswith(".") and used < time.time() - ABANDONED
+        total += size
+        if path != keep and (total > MOST_KEPT or abandoned):
+            with contextlib.suppress(OSError):
+                path.unlink()

@@ -68,6 +68,8 @@ class Runner:
         )
         self._futures: list[Future[None]] = []
         self._stopped = False
+        if planned and not any(needs_torch(cell) for cell, _ in planned):
+            self._workers.dismiss_spare()
 
     def __iter__(self) -> Iterator[Update]:
         waiting = sum(_takes_spare(cell) for cell, _ in self._planned)

@@ -6,6 +6,7 @@ check that needs it learns the same reason.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -76,12 +77,12 @@ class Subject:
             raise self._errors[kind]
         if kind not in self._facts:
             if kind in self._begun:
-                raise Unavailable("not run: gathering its facts failed before (see the first check with that error)")
+                raise Unavailable("gathering its facts failed before (see the first check with that error)")
             self._begun.add(kind)
             try:
                 self._facts[kind] = _GATHER[kind](self)
             except (Unavailable, NotApplicable) as error:
-                self._errors[kind] = error
+                self._errors[kind] = copy.copy(error)  # without the traceback, whose frames hold the model
                 raise
         return self._facts[kind]
 

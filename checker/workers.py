@@ -49,6 +49,13 @@ class Workers:
         ahead, self._ahead = (None, self._ahead) if online else (self._ahead, None)
         return ahead
 
+    def dismiss_spare(self) -> None:
+        """End the worker that was started ahead: no cell needs torch."""
+        with self._lock:
+            spare, self._spare = self._spare, []
+        for worker in spare:
+            worker.close()
+
     def prepare_next(self) -> None:
         """Start the next worker now: it imports torch while another one works."""
         with self._lock:

@@ -1,7 +1,7 @@
 """The figures of the README: ``make bench`` prints them as tables; ``--write`` puts them between the README's markers.
 
 Times are whole processes, the median of several runs; memory is the largest resident set of any process of the run.
-``--only peers`` (or own, damage, fixtures, huge, sampled) measures one part.
+``--only peers`` (or own, damage, fixtures, huge, sampled, outputs, compressed) measures one part.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import bench_compressed
 import bench_damage
 import bench_fixtures
 import bench_huge
+import bench_outputs
 import bench_peers
 import bench_sampled
 from bench_processes import MEGABYTE, ROOT, imports_torch, median, ours, progress, table
@@ -123,8 +125,18 @@ def sampled(models: Path, folder: Path) -> str:
     return bench_sampled.deviations(models / "smollm2-135m") + "\n" + bench_sampled.growth()
 
 
+def outputs(models: Path, folder: Path) -> str:
+    """What is said of outputs, and what it costs."""
+    return bench_outputs.measured(models, healthy_copy(models, folder), bench_peers.install())
+
+
+def compressed(models: Path, folder: Path) -> str:
+    """Healthy compressed-tensors checkpoints at full depth."""
+    return bench_compressed.judge_all(models / "smollm2-135m", folder)[0]
+
+
 PARTS: dict[str, Callable[[Path, Path], str]] = {
-    part.__name__: part for part in (own, peers, damage, fixtures, huge, sampled)
+    part.__name__: part for part in (own, peers, damage, fixtures, huge, sampled, outputs, compressed)
 }
 
 

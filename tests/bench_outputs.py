@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,12 @@ from bench_peers import LONGEST, OFFLINE, Peers, changes
 from bench_processes import COMMAND, MEGABYTE, ROOT, Measured, measure, middle, progress, table
 from models import Damaged, damage
 
+from checker.reference import read_reference
+from checker.reference.write import write_reference
+
 ROUNDS = 3
 VARIANTS = ("nf4", "fp4", "int8")
+HUB, COMMIT = "HuggingFaceTB/SmolLM2-135M-Instruct", "12fd25f77366fa6b3b4b768ec3050bf629380bac"
 DIVERGENCE = ("--suite", "quick", "--tasks", "divergence")
 MATRIX = """\
 version: 1
@@ -82,6 +87,16 @@ class Bench:
         entry = {"baseline": "./smollm2", "name": "smollm2"} if baseline else {"name": "smollm2"}
         path = self.folder / f"{name}.yml"
         path.write_text(MATRIX + f"  - {json.dumps({**entry, 'checkpoints': checkpoints})}\n")
+        return path
+
+    def pinned(self, name: str, checkpoints: dict[str, str]) -> Path:
+        """The same with the baseline pinned on the Hub: only its recorded reference is on this machine."""
+        made = read_reference(self.folder / "references" / "smollm2.safetensors")
+        identity = replace(made.summary.identity, baseline=HUB, revision=COMMIT)
+        target = self.folder / "references" / f"{HUB.replace('/', '--')}.safetensors"
+        write_reference(target, replace(made.summary, identity=identity), made.rows, made.hidden, made.samples)
+        path = self.matrix(name, checkpoints)
+        path.write_text(path.read_text().replace("./smollm2", f"{HUB}@{COMMIT}"))
         return path
 
     def run(self, matrix: Path, *options: str) -> tuple[Measured, dict[str, Any]]:
@@ -185,12 +200,12 @@ def broken(bench: Bench) -> Iterator[str]:
 
 def race(bench: Bench, peers: Peers) -> Iterator[str]:
     """Time of one cell at full depth with its recorded reference, beside an audit of outputs alone; and its memory."""
-    matrix = bench.matrix("race", {"nf4": "./nf4"})
+    matrix = bench.pinned("race", {"nf4": "./nf4"})
     own: list[Measured] = []
     theirs: list[Measured] = []
     report = bench.folder / "audit"
     for number in range(ROUNDS):
-        own.append(bench.run(matrix)[0])
+        own.append(bench.run(matrix, "--offline")[0])
         if peers.folder is not None:
             command = peers.audit(bench.folder / "smollm2", bench.folder / "nf4", report, *DIVERGENCE)
             theirs.append(measure(command, environment=OFFLINE, timeout=LONGEST))
@@ -226,7 +241,7 @@ def lower_bound(bench: Bench) -> str:
     shutil.move(bench.folder / "references", bench.folder / "recorded")
     bench.run(bench.matrix("cached", {"nf4": "./nf4"}), "--select", "outputs.divergence")
     [full] = (bench.cache / "quant-verify" / "references").glob("*.safetensors")
-    [recorded] = (bench.folder / "recorded").glob("*.safetensors")
+    recorded = bench.folder / "recorded" / "smollm2.safetensors"
     ratios = []
     for name in VARIANTS:
         command = [sys.executable, "-c", RATIO, str(ROOT), str(bench.folder / name), str(full), str(recorded)]

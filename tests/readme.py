@@ -84,6 +84,8 @@ def limits() -> str:
     """Every limit with its default, and where a method has its own."""
 
     def bars(limit: Limit) -> tuple[str, ...]:
+        if limit == Limit():
+            return ("by bits and size",) * 2
         return tuple("" if bar is None else f"{bar:g}" for bar in (limit.warn, limit.fail))
 
     rows = [

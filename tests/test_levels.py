@@ -30,6 +30,7 @@ LEVELS = {
         "config_values",
         "comparison",
         "known_good",
+        "atomic",
     ),
     2: ("checks", "methods"),
     3: ("subject", "live", "behaviour", "probes"),

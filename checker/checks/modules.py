@@ -34,7 +34,7 @@ def outputs_modules(modules: ModuleErrorFacts, limits: Limits) -> Verdict:
     scale does not; healthy up to 0.035 with static scales. No baseline is needed.
     """
     if modules.flaw:
-        raise Unavailable("not run: the forward pass fails (see outputs.finite)")
+        raise Unavailable("the forward pass fails (see outputs.finite)")
     if not modules.errors:
         reasons = [flaw.message for flaw in modules.not_compared]
         raise NotApplicable(f"no module can be compared: {reasons[0]}" if reasons else "no weight is quantized")

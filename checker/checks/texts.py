@@ -37,8 +37,9 @@ HINT = "see outputs.divergence for how far the model is off, and weights.error f
 def outputs_known_good(texts: TextFacts, limits: Limits) -> Verdict:
     """Each continuation begins as the matrix accepts, or repeats one that was recorded when the model was good.
 
-    Greedy decoding. Prompt and special tokens are taken off and white space stripped before the comparison. Recorded
-    texts are those of this device class; where there are none, those of any other.
+    Greedy decoding. Prompt and special tokens are taken off and white space stripped before the comparison. Where the
+    matrix accepts anything for a prompt, that alone counts. Recorded texts are those of this device class; where there
+    are none, those of any other.
 
     A healthy quantized model does not repeat itself word for word on every machine and with every version: two tokens
     that are nearly as likely change places. A miss is therefore weighed: the model is given the accepted or recorded
@@ -73,6 +74,7 @@ def _row(item: GeneratedText) -> dict[str, Json]:
         "text": item.text or "",
         "baseline": item.baseline.text if item.baseline is not None else None,
         "accepted": None if item.flaw else item.matched,
+        "asked": bool(item.accepted),  # by the matrix, and not only recorded
         "agreement": item.agreement,
         "tokens": list(item.tokens),
     }
@@ -122,7 +124,7 @@ def outputs_degenerate(texts: TextFacts, limits: Limits) -> Verdict:
 
 def _judged(texts: TextFacts) -> list[GeneratedText]:
     if texts.flaw:
-        raise Unavailable("not run: the model does not generate (see outputs.known-good)")
+        raise Unavailable("the model does not generate (see outputs.known-good)")
     if texts.unreferenced:
         raise Unavailable(texts.unreferenced)
     found = [item for item in texts.texts if not item.flaw]
@@ -245,7 +247,7 @@ def outputs_likelihood(texts: TextFacts, limits: Limits) -> Verdict:
         raise NotApplicable("there is no text of the baseline's")
     pairs = [pair for item in judged for pair in _pairs(item)]
     if not all(math.isfinite(here) for here, _ in pairs):
-        raise Unavailable("not run: logits are not finite (see outputs.finite)")
+        raise Unavailable("logits are not finite (see outputs.finite)")
     if len(pairs) < FEWEST_TOKENS:
         raise NotApplicable(f"the baseline's texts have {len(pairs)} tokens, too few to tell anything")
     delta = _mean([here - there for here, there in pairs])

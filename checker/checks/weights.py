@@ -146,8 +146,8 @@ def weights_error(weights: WeightFacts, limits: Limits) -> Verdict:
         value=[
             {
                 "layer": fact.layer,
-                "R": fact.ratio,
-                "nrmse": fact.nrmse,
+                "R": math.inf if fact.flaw else fact.ratio,
+                "nrmse": math.inf if fact.flaw else fact.nrmse,
                 "sqnr_db": fact.sqnr_db,
                 "gain": fact.gain,
                 **({"fitted_gains": True} if fact.fitted_gains else {}),

@@ -52,7 +52,7 @@ def _limits(item: Check) -> str:
     for metric, limit in item.limits.items():
         named = (("warn", limit.warn), ("fail", limit.fail))
         bars = [f"{name} {value:g}" for name, value in named if value is not None]
-        rows.append(f"  {item.id}.{metric}: {', '.join(bars)}")
+        rows.append(f"  {item.id}.{metric}: {', '.join(bars) or 'by bits and model size, see above'}")
     return "\nDefault limits:\n" + "\n".join(rows) + "\n" if rows else ""
 
 

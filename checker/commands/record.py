@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from checker.commands.options import RunArguments, split
 from checker.commands.run import arguments_of, suite_of
-from checker.commands.suite import require_folders, run_suite
+from checker.commands.suite import at_least_unverified, require_folders, run_suite
 from checker.commands.vocabulary import vocabulary
-from checker.domain import Cell, CellResult, Depth, ExitCode, ModelRef, Outcome, RunResult
+from checker.domain import Cell, CellResult, Depth, ExitCode, Json, ModelRef, Outcome, RunResult
 from checker.environment import package_versions, visible_gpus
-from checker.errors import UsageError
+from checker.errors import Unavailable, UsageError
 from checker.matrix import load_matrix
 from checker.matrix.select import only
 from checker.provision import RunOptions
@@ -23,68 +24,114 @@ from checker.runner import Runner
 
 Asked = tuple[tuple[str, bool, int], ...]
 
-JUDGED = ("outputs.*",)
-FORGIVEN = "outputs.known-good"  # what is recorded now replaces what was expected
+KNOWN_GOOD_CHECK = "outputs.known-good"  # a text that differs from those recorded before is added to them
+KERNELS = ("torch", "transformers", "bitsandbytes", "accelerate")  # packages on which a text depends
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Recorder:
+    """Where things go, and who is told."""
+
+    folder: Path
+    arguments: RunArguments
+
+    def say(self, text: str) -> None:
+        from checker.reporters import escape
+
+        if not self.arguments.quiet:
+            sys.stderr.write(f"quant-verify: {escape.log(text)}\n")
+            sys.stderr.flush()
 
 
 def record_matrix(matrix: str, options: Mapping[str, Any]) -> ExitCode:
-    """``quant-verify record``.
+    """``quant-verify record``: exit 1 when a model is not in order, 3 when a reference could not be made.
 
     Raises:
-        UsageError: the matrix names no folder for references.
+        UsageError: the matrix names no folder for references, or one that cannot be written.
     """
-    arguments = arguments_of({**options, "depth": "full", "select": JUDGED})
+    arguments = arguments_of(options)
     loaded = load_matrix(matrix, vocabulary(), forced=arguments.forced())
     if loaded.references is None:
         raise UsageError(f"{loaded.path} names no folder to record into; add a line 'references: ./references' to it")
-    cells = only(loaded.cells, split(arguments.only)) if arguments.only else loaded.cells
-    require_folders(cells)
-    written = _record_references(cells, loaded.references, arguments)
-    run, code = run_suite(suite_of(loaded), arguments)
+    _require_writable(loaded.references, loaded.path)
+    recorder = _Recorder(folder=loaded.references, arguments=arguments)
+    chosen = only(loaded.cells, split(arguments.only)) if arguments.only else loaded.cells
+    deep = tuple(cell for cell in chosen if cell.settings.depth is Depth.FULL)
+    if len(deep) < len(chosen):
+        recorder.say(f"{figures.plural(len(chosen) - len(deep), 'cell')} not of depth full: nothing to record")
+    require_folders(deep)
+    written, failed = _record_references(loaded.cells, deep, recorder)
+    suite = replace(suite_of(loaded), cells=deep)
+    run, code = run_suite(suite, replace(arguments, only=()))
     if run.interrupted is not None:
         return code
-    kept = _record_texts(run, loaded.references)
-    _say(f"{figures.plural(written, 'reference')} and {figures.plural(kept, 'text')} in {loaded.references}")
-    return code
+    kept = _record_texts(run, recorder)
+    recorder.say(f"{figures.plural(written, 'reference')} and {figures.plural(kept, 'text')} in {recorder.folder}")
+    if not failed and all(_is_good(cell) for cell in run.cells) and code is ExitCode.FAILED:
+        return ExitCode.PASSED  # only texts that were recorded otherwise before, and are known now
+    return at_least_unverified(code) if failed else code
 
 
-def _record_references(cells: Sequence[Cell], folder: Path, arguments: RunArguments) -> int:
-    """Make the reference of every baseline, for every set of prompts; returns how many there are.
+def _require_writable(folder: Path, matrix: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".quant-verify"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        message = f"{matrix}: references: {folder} cannot be written ({error.strerror}); name another folder"
+        raise UsageError(message) from None
 
-    Raises:
-        Unavailable: one could not be made.
-    """
+
+def _record_references(cells: Sequence[Cell], chosen: Sequence[Cell], recorder: _Recorder) -> tuple[int, int]:
+    """Make the reference of every baseline, for every set of prompts; returns how many were made, and how many not."""
+    arguments, failed = recorder.arguments, 0
     options = RunOptions(gpus=visible_gpus(), offline=arguments.offline, trust_remote_code=arguments.trust_remote_code)
-    targets = list(_targets(cells, folder))
+    targets = list(_targets(cells, chosen, recorder.folder))
     runner = Runner([], options)
     try:
         for number, (cell, target) in enumerate(targets, 1):
-            _say(f"{number} of {len(targets)}: running {cell.baseline}")
-            runner.record(cell, target)
-            _say(f"wrote {target} ({figures.size(target.stat().st_size)})")
+            recorder.say(f"{number} of {len(targets)}: running {cell.baseline}")
+            try:
+                runner.record(cell, target)
+            except Unavailable as reason:
+                failed += 1
+                place = f"{cell.origin.file}:{cell.origin.line}: " if cell.origin else ""
+                recorder.say(f"{place}no reference of {cell.baseline}: {reason}")
+            else:
+                recorder.say(f"wrote {target} ({figures.size(target.stat().st_size)})")
+    except KeyboardInterrupt:
+        recorder.say("interrupted; the reference in the making was not written")
+        raise
     finally:
         runner.close()
-    return len(targets)
+    return len(targets) - failed, failed
 
 
-def _targets(cells: Sequence[Cell], folder: Path) -> Iterator[tuple[Cell, Path]]:
+def _targets(cells: Sequence[Cell], chosen: Sequence[Cell], folder: Path) -> Iterator[tuple[Cell, Path]]:
     """One cell for each reference to make, and the file: the first set of prompts of a baseline gets the plain name.
+
+    Names follow from all cells of depth full, whichever were chosen, so that a part of the matrix can be recorded.
 
     Raises:
         UsageError: two baselines would be recorded under one name.
     """
+    wanted = {(cell.baseline, _asked(cell)) for cell in chosen}
     seen: dict[Path, tuple[ModelRef, set[Asked]]] = {}
     for cell in cells:
-        if cell.baseline is None:
+        if cell.baseline is None or cell.settings.depth is not Depth.FULL:
             continue
         special, plain = names_of(folder, cell)
         baseline, sets = seen.setdefault(plain, (cell.baseline, set()))
         if baseline != cell.baseline:
-            raise UsageError(f"two baselines are called {name_of(baseline)}; rename a folder, or split the matrix")
-        if (asked := _asked(cell)) not in sets:
-            special.unlink(missing_ok=True)  # of an earlier state of the matrix
+            message = f"two baselines are called {name_of(baseline)}: {baseline} and {cell.baseline}"
+            raise UsageError(f"{message}; rename a folder, or split the matrix")
+        asked = _asked(cell)
+        if asked not in sets and (cell.baseline, asked) in wanted:
+            if not sets:
+                special.unlink(missing_ok=True)  # of an earlier state of the matrix: it would be found first
             yield cell, special if sets else plain
-            sets.add(asked)
+        sets.add(asked)
 
 
 def _asked(cell: Cell) -> Asked:
@@ -92,40 +139,40 @@ def _asked(cell: Cell) -> Asked:
     return tuple((prompt.text, prompt.chat, prompt.max_new_tokens) for prompt in prompts_of(cell))
 
 
-def _record_texts(run: RunResult, folder: Path) -> int:
-    """Add the texts of every model that does not fail; returns how many there were."""
+def _record_texts(run: RunResult, recorder: _Recorder) -> int:
+    """Add the texts of every model that is in order; returns how many were new."""
     from checker.facts import KnownText
     from checker.known_good import add
 
     count, versions = 0, package_versions()
     for cell in run.cells:
-        texts = cell.measurements.get("texts")
-        if not isinstance(texts, list) or not _is_good(cell):
-            if cell.cell.settings.depth is Depth.FULL:
-                _say(f"{cell.cell.id}: no text was recorded, for the model is not in order; see above")
+        if not _is_good(cell):
+            recorder.say(f"{cell.cell.id}: no text was recorded, for the model is not in order; see above")
             continue
         known = [
             KnownText(
                 prompt=text["prompt"],
-                chat=bool(text.get("chat")),
+                chat=bool(text["chat"]),
                 text=text["text"],
                 tokens=tuple(text["tokens"]),
                 device=(cell.device or "cpu").partition(":")[0],
-                versions={name: versions[name] for name in ("torch", "transformers") if name in versions},
+                versions={name: versions[name] for name in KERNELS if name in versions},
             )
-            for text in texts
-            if text.get("text") is not None and text.get("tokens")
+            for text in _texts(cell)
+            if text["text"] and text["tokens"]
         ]
-        add(folder / KNOWN_GOOD, cell.cell.id, known)
-        count += len(known)
+        count += add(recorder.folder / KNOWN_GOOD, cell.cell.id, known)
     return count
 
 
+def _texts(cell: CellResult) -> list[dict[str, Json]]:
+    """What the cell's model wrote."""
+    found = cell.measurements.get("texts")
+    return found if isinstance(found, list) else []
+
+
 def _is_good(cell: CellResult) -> bool:
-    return not any(check.outcome in (Outcome.FAIL, Outcome.ERROR) and check.id != FORGIVEN for check in cell.checks)
-
-
-def _say(text: str) -> None:
-    from checker.reporters import escape
-
-    sys.stderr.write(f"quant-verify: {escape.log(text)}\n")
+    """Whether nothing is wrong with a model, or only that it writes otherwise than recorded, but as is accepted."""
+    wrong = [check for check in cell.checks if check.outcome in (Outcome.FAIL, Outcome.ERROR)]
+    refused = any(text["accepted"] is False and text.get("asked") for text in _texts(cell))
+    return not refused and all(check.id == KNOWN_GOOD_CHECK and check.error is None for check in wrong)

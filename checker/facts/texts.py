@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+LEAST_ALIKE = 4  # tokens of a shorter text, for it to count as the beginning of a longer one
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Continuation:
@@ -51,16 +53,19 @@ class GeneratedText:
 
     @property
     def matched(self) -> bool | None:
-        """Whether the text is one of those accepted or recorded; None when there is none to compare with."""
-        if not self.accepted and not self.known:
-            return None
-        text = (self.text or "").strip()
-        return text.startswith(self.accepted) or any(self._repeats(known) for known in self.known)
+        """Whether the text begins as the matrix accepts or, where it accepts none, is one of those recorded.
+
+        None when there is nothing to compare with.
+        """
+        if self.accepted:
+            return (self.text or "").strip().startswith(self.accepted)
+        return any(self._repeats(known) for known in self.known) if self.known else None
 
     def _repeats(self, known: KnownText) -> bool:
         """Equal as far as both go: the limit on new tokens may have been another one when the text was recorded."""
         length = min(len(self.tokens), len(known.tokens))
-        if length and self.tokens[:length] == known.tokens[:length]:
+        enough = length >= LEAST_ALIKE or len(self.tokens) == len(known.tokens)
+        if length and enough and self.tokens[:length] == known.tokens[:length]:
             return True
         return bool(self.text) and self.text == known.text
 

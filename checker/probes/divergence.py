@@ -16,6 +16,7 @@ import numpy.typing as npt
 from checker.facts import BlockFact, DivergenceFacts, Interval
 from checker.reference import Reference, Row
 
+FARTHEST = 1000.0  # nats; stands for infinity, which a token that became impossible costs, and for NaN
 BATCH = 8  # positions; neighbours are alike, so that the spread of a mean is taken from the means of batches
 Z = 1.959964  # of the normal distribution, 95 % two-sided
 SMALLEST_LUMP = 1e-5  # probability
@@ -62,7 +63,7 @@ def distance_of(logits: Any, row: Row) -> RowDistance:
     else:
         kl = lumped(theirs, logs.gather(1, torch.tensor(row.likely, device=logs.device).long()))
     return RowDistance(
-        kl=_double(kl).clip(min=0.0),
+        kl=np.nan_to_num(_double(kl), nan=FARTHEST).clip(0.0, FARTHEST),  # NaN: the model's logits are no numbers
         same=most.cpu().numpy() == row.most_likely,
         true_log_probabilities=_double(true),
         entropies=_double(entropies),
@@ -76,8 +77,11 @@ def log_softmax(logits: Any) -> Any:
 
 
 def _weighted(log_probabilities: Any, values: Any) -> Any:
-    """Σ p · values over the vocabulary; 0 · ∞ counts as nothing."""
-    return (log_probabilities.exp() * values).nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf).sum(dim=-1)
+    """Σ p · values over the vocabulary; what has no probability counts as nothing, whatever its value."""
+    import torch
+
+    p = log_probabilities.exp()
+    return torch.where(p > 0, p * values, 0.0).sum(dim=-1)
 
 
 def lumped(theirs: Any, ours: Any) -> Any:
@@ -93,7 +97,7 @@ def lumped(theirs: Any, ours: Any) -> Any:
     p_rest = 1 - p.sum(dim=-1)
     q_rest = (1 - ours.exp().sum(dim=-1)).clamp(min=SMALLEST_LUMP)
     rest = torch.where(p_rest > SMALLEST_LUMP, p_rest * (p_rest.clamp(min=SMALLEST_LUMP).log() - q_rest.log()), 0.0)
-    return (p * (theirs - ours)).nan_to_num(nan=0.0, posinf=math.inf).sum(dim=-1) + rest
+    return torch.where(p > 0, p * (theirs - ours), 0.0).sum(dim=-1) + rest
 
 
 def _double(values: Any) -> Doubles:

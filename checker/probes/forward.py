@@ -19,7 +19,7 @@ HEAD_ROWS = 16_384  # of the output head that are converted to float32 at a time
 KERNEL_LIMITS = ("must be divisible by block_n", "K must be even")
 
 
-class ForwardFailed(Exception):
+class ForwardFailed(RuntimeError):
     """The model loads but does not run; the message says how it failed."""
 
 

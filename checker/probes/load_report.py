@@ -32,7 +32,8 @@ def _reason(error: BaseException) -> str:
         return f"{name} cannot be converted{others}: {_last_line(words)}"
     if first := _first_of_many(error):
         return first
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]) or "no message"
 
 
 def _first_of_many(error: Any) -> str:

@@ -31,6 +31,8 @@ MOST_THREADS = 8
 CANCELLED = 0.25  # of what inputs and weights of random sign would give: smaller outputs are mostly rounding
 NO_LIMIT = 1e12  # stands for an infinite ratio, which JSON cannot hold
 EXPECTED = 1  # of the sums: ‖ŷ‖²
+LONGEST = 300  # characters of a reason
+_FAULTS = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 NOT_RUN = "it did not run, or no position reached it"
 
 Decoded = tuple[Rows, Float32]
@@ -146,6 +148,8 @@ class _Watch:
                 self._compare(number, module, _first_tensor((*args, *kwargs.values())), _first_tensor(output))
             except NotApplicable as reason:
                 self._flaws[number] = str(reason)
+            except _FAULTS as fault:  # of the comparison: the model must not be blamed for it
+                self._flaws[number] = f"the comparison failed ({type(fault).__name__}: {fault})"[:LONGEST]
 
         return hook
 

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from checker.probes.skeleton import is_linear
+from checker.reference import NOISE
 
-WEIGHT_NOISE = 0.05  # relative; between the errors of 8-bit (1 %) and 4-bit (10 %) quantization
 ROUNDING = 2.0**-9  # half a unit in the last place of bfloat16, relative
 ROUTERS = ("router", "gate", "classifier")  # names of linear layers that choose experts, and stay dense
 SEED = 20_240_229
 
 
-def add_weight_noise(model: Any, nrmse: float = WEIGHT_NOISE) -> None:
+def add_weight_noise(model: Any, nrmse: float = NOISE) -> None:
     """Add Gaussian noise of a relative size to every weight that a quantization would touch, in place.
 
     Linear layers (not the output head, not routers) and fused experts; each weight gets the same relative noise.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,12 @@ from checker.probes.divergence import distance_of, log_softmax
 from checker.probes.forward import ForwardFailed, run_row
 from checker.probes.generation import continuations
 from checker.probes.load import load_model, resolve_device
-from checker.probes.noise import WEIGHT_NOISE, add_weight_noise, rounding_noise
+from checker.probes.noise import add_weight_noise, rounding_noise
 from checker.probes.original import FLOATS
 from checker.probes.probe_tokens import probe_rows
 from checker.probes.tokenizer import load_tokenizer
 from checker.protocol import ReferenceJob
-from checker.reference import TOP, Row, Sample, Summary
+from checker.reference import NOISE, TOP, Row, Sample, Summary
 from checker.reference.write import write_reference
 
 SAMPLE_VALUES = 1 << 14  # of one tensor, in whole rows
@@ -67,7 +67,7 @@ def make_reference(job: ReferenceJob, say: Say) -> None:
             full=job.full,
             vocabulary=made.vocabulary,
             rows=len(made.rows),
-            noise_nrmse=WEIGHT_NOISE,
+            noise_nrmse=NOISE,
             parameters=sum(parameter.numel() for parameter in loaded.model.parameters()),
             config=checkpoint.config or {},
             tensors={name: (header.dtype, header.shape) for name, header in checkpoint.tensors.items()},
@@ -103,10 +103,9 @@ def _observe(model: Any, folder: Path, job: ReferenceJob, say: Say) -> _Observed
     positions = tuple(sorted({(count - 1) * number // (BLOCK_POSITIONS - 1) for number in range(BLOCK_POSITIONS)}))
     kept: list[Any] = []
     hidden = hidden_states(model, lambda: kept.append(_clean(model, tokens[0])), positions)
-    logs = [kept.pop(), *(_clean(model, row) for row in tokens[1:])]
-    rows = [_row(row, values, full=job.full) for row, values in zip(tokens, logs, strict=True)]
-    vocabulary = int(logs[0].shape[1])
-    del logs
+    vocabulary = int(kept[0].shape[1])
+    rows = [_row(tokens[0], kept.pop(), full=job.full)]  # one row's distributions at a time
+    rows += [_row(row, _clean(model, row), full=job.full) for row in tokens[1:]]
     say("continuing the prompts with the baseline")
     texts = continuations(model, folder, job.prompts)
     say("measuring how sensitive the baseline is")
@@ -155,8 +154,6 @@ def _divergence(model: Any, row: Row) -> Figures:
 
 
 def _with(row: Row, noise: Figures, floor: Figures) -> Row:
-    from dataclasses import replace
-
     return replace(row, noise=noise, self_noise=floor)
 
 

@@ -34,8 +34,11 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
     Integers = npt.NDArray[np.int32]
 
+SCHEMA = "quant-verify/reference/1"
 TOP = 256  # tokens kept of each recorded position
 ROW_LENGTHS = (64, 192, 256, 256, 256)  # scored positions of each row of the probe text
+NOISE = 0.05  # relative, in the baseline's weights: between the errors of 8-bit (1 %) and 4-bit (10 %) quantization
+LEAST_POSITIONS = 16  # of the first row; fewer have no interval worth the name
 STAGES = (1, 2, 5)  # rows after which a verdict is tried: 64, 256 and 1,024 positions
 
 

@@ -17,11 +17,10 @@ from checker.checkpoint.header import Header, TensorHeader, read_header
 from checker.checkpoint.problem import shown
 from checker.domain import Severity
 from checker.errors import Unavailable
-from checker.reference import TOP, Reference, Row, Summary
+from checker.reference import LEAST_POSITIONS, NOISE, ROW_LENGTHS, TOP, Reference, Row, Summary
 
 LARGEST_SUMMARY = 64 << 20  # bytes
-MOST_ROWS = 1000
-ALMOST_ZERO = 1e-3  # the logarithm of a probability that float32 has rounded up
+ALMOST_ONE = 1.001  # the sum of probabilities that float32 has rounded up
 Array = npt.NDArray[Any]
 
 
@@ -84,15 +83,18 @@ def _summary(file: _File, header: Header) -> Summary:
         place = ".".join(map(str, first["loc"])) or "its summary"
         raise _damaged(file.path, f"{shown(place)}: {first['msg']}") from None
     known = {sample.name for sample in summary.samples} <= summary.tensors.keys()
-    if not 0 < summary.rows <= MOST_ROWS or summary.vocabulary < 1 or summary.noise_nrmse <= 0 or not known:
-        raise _damaged(file.path, "its summary contradicts itself")
+    sizes = 0 < summary.rows <= len(ROW_LENGTHS) and summary.vocabulary >= 1 and summary.parameters >= 0
+    if not (sizes and known and summary.noise_nrmse == NOISE):
+        raise _damaged(file.path, "its summary contradicts itself, or another version wrote it")
     return summary
 
 
 def _row(file: _File, summary: Summary, number: int) -> Row:
     tokens = file.array(f"tokens.{number}", "I32", (None,))
     count, words = max(tokens.size - 1, 0), summary.vocabulary
-    if count == 0 or tokens.min() < 0 or tokens.max() >= words:
+    if not (1 if number else LEAST_POSITIONS) <= count <= max(ROW_LENGTHS):
+        raise _damaged(file.path, f"row {number} has {count} positions")
+    if tokens.min() < 0 or tokens.max() >= words:
         raise _damaged(file.path, f"tokens.{number} does not fit a vocabulary of {words}")
     likely = None if summary.full else file.array(f"likely.{number}", "I32", (count, min(TOP, words)))
     if likely is not None and (likely.min() < 0 or likely.max() >= words):
@@ -104,8 +106,10 @@ def _row(file: _File, summary: Summary, number: int) -> Row:
     }
     if not all(np.isfinite(values).all() for values in figures.values()):
         raise _damaged(file.path, f"row {number} holds numbers that are not finite")
+    if min(figures["noise"].min(), figures["self_noise"].min()) < 0 or not figures["noise"].any():
+        raise _damaged(file.path, f"the noise of row {number} is none")
     logs = file.array(f"{name}.{number}", "F32", (count, words if likely is None else likely.shape[1]))
-    if likely is not None and not (np.isfinite(logs).all() and logs.max() <= ALMOST_ZERO):
+    if likely is not None and not (np.isfinite(logs).all() and np.exp(logs).sum(axis=1).max() <= ALMOST_ONE):
         raise _damaged(file.path, f"{name}.{number} holds numbers that are no logarithms of probabilities")
     return Row(
         tokens=tuple(map(int, tokens)),
@@ -117,6 +121,7 @@ def _row(file: _File, summary: Summary, number: int) -> Row:
 
 
 def _damaged(path: Path, reason: str) -> Unavailable:
-    return Unavailable(
-        f"the reference {shown(str(path))} cannot be used: {reason}; write it anew with quant-verify record"
-    )
+    remedy = "write it anew with quant-verify record"
+    if "LFS" in reason:
+        remedy = "fetch it with git lfs pull (in a workflow: lfs: true of actions/checkout)"
+    return Unavailable(f"the reference {shown(str(path))} cannot be used: {reason}; {remedy}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from checker.atomic import replacing
 from checker.reference import Row, Summary
 from checker.reference.read import summary_type
-
-_MODE = 0o644
 
 Array = npt.NDArray[Any]
 
@@ -41,15 +38,8 @@ def write_reference(
     for number, sample in enumerate(summary.samples):
         tensors[f"sample.{number}"] = np.ascontiguousarray(samples[sample.name])
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    try:
+    with replacing(path) as temporary:
         save_file(tensors, temporary)
-        Path(temporary).chmod(_MODE)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _of_row(row: Row) -> dict[str, Array]:

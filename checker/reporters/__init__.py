@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
+from checker.atomic import replacing
 from checker.domain import RunResult
 from checker.errors import Unavailable
-
-_MODE = 0o644  # jobs often run as root, and what reads the reports does not
 
 
 def write_reports(run: RunResult, folder: Path) -> None:
@@ -31,19 +28,7 @@ def write_reports(run: RunResult, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            _replace(folder / name, text)
+            with replacing(folder / name) as temporary:
+                temporary.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise Unavailable(f"cannot write the reports to {folder}: {error.strerror or error}") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write beside the file, then rename over it, so that a reader never meets half of one."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            os.fchmod(descriptor, _MODE)
-            file.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

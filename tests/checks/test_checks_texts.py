@@ -60,11 +60,11 @@ class TestKnownGood:
             pytest.param(
                 said(text=" Paris, of course\n", accepted=("Rome", "Paris")), id="begins as accepted, after space"
             ),
+            pytest.param(said(text=" Lyon", known=(known(" Lyon"),)), id="recorded, where nothing is accepted"),
             pytest.param(
-                said(text=" Lyon", accepted=("Paris",), known=(known(" Lyon"),)), id="recorded, if not accepted"
+                said(tokens=(7, 8, 9, 10, 11), known=(known(tokens=(7, 8, 9, 10)),)), id="recorded with fewer"
             ),
-            pytest.param(said(tokens=(7, 8, 9), known=(known(),)), id="recorded with fewer new tokens"),
-            pytest.param(said(tokens=(7,), known=(known(),)), id="recorded with more new tokens"),
+            pytest.param(said(tokens=(7, 8, 9, 10), known=(known(tokens=(7, 8, 9, 10, 11)),)), id="recorded with more"),
             pytest.param(
                 said(text=None, tokens=(7, 8), known=(known(),)), id="recorded tokens, that nothing can decode"
             ),
@@ -142,6 +142,7 @@ class TestKnownGood:
             "text": "",
             "baseline": " Rome",
             "accepted": None,
+            "asked": False,
             "agreement": None,
             "tokens": [1, 2],
         }

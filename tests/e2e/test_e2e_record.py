@@ -72,7 +72,7 @@ def test_another_revision_is_refused_and_named(work: Path, zoo: Zoo):
     done = quant_verify("run", "--select", "outputs.divergence", cwd=work)
     assert done.code == 3, done
     words = " ".join(done.out.split())
-    assert "references/dense.safetensors belongs to another revision (folder-" in words
+    assert "references/dense.safetensors belongs to another revision: to folder-" in words
     assert "write it anew with quant-verify record" in words
 
 

@@ -98,11 +98,11 @@ def test_a_recorded_reference_needs_no_baseline(zoo: Zoo, tmp_path: Path, varian
     assert judged.measurements["outputs.divergence"]["expected_kl"] is not None
 
 
-def test_without_decoded_weights_only_absolute_limits_hold(zoo: Zoo, tmp_path: Path):
+def test_without_decoded_weights_a_model_of_random_weights_has_nothing_to_be_judged_by(zoo: Zoo, tmp_path: Path):
     judged = judge_outputs(
         tmp_path, zoo.quantized("llama", "nf4"), None, zoo.reference("llama"), "outputs.divergence", weights="off"
     )
-    assert judged.ids(Outcome.PASS) == {"outputs.divergence"}, judged.text()
+    assert judged.ids(Outcome.SKIP) == {"outputs.divergence"}, judged.text()
     assert judged.measurements["outputs.divergence"]["excess"] is None
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from checker.probes.divergence import histogram, mean_interval, quantile, share_interval
+from checker.probes.divergence import FARTHEST, histogram, mean_interval, quantile, share_interval
 from checker.reference import TOP, Row
 
 torch = pytest.importorskip("torch")
@@ -81,8 +81,19 @@ def test_a_token_that_became_impossible_is_infinitely_far():
     ours[0] = -math.inf
     ours[0, 3] = 0.0
     found = distance_of(ours, row_of(logits(1), recorded=False))
-    assert math.isinf(found.kl[0])
-    assert np.isfinite(found.kl[1:]).all()
+    assert found.kl[0] == FARTHEST
+    assert found.kl[1:].max() < 100
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_logits_that_are_no_numbers_are_as_far_as_can_be(recorded: bool):
+    from checker.probes.divergence import distance_of
+
+    ours = logits(1)
+    ours[7] = math.nan
+    found = distance_of(ours, row_of(logits(1), recorded=recorded))
+    assert found.kl[7] == FARTHEST
+    assert np.delete(found.kl, 7).max() < 1e-5
 
 
 def test_the_interval_of_a_mean_holds_it_as_often_as_it_says():

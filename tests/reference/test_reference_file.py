@@ -14,7 +14,8 @@ from checker.reference import Identity, Row, Sample, Summary, read_reference
 from checker.reference.recorded import open_recorded
 from checker.reference.write import bfloat16_bits, write_reference
 
-WORDS, POSITIONS, KEPT = 300, 4, 256
+WORDS, POSITIONS, KEPT = 300, 16, 256
+TOKENS = tuple(range(5, 6 + POSITIONS))
 IDENTITY = Identity(baseline="org/model", revision="a" * 40, tokenizer="t", prompts="p")
 TEXT = Continuation(prompt="A", chat=False, prompt_tokens=(1,), tokens=(2, 3), text="b c", nll=0.5, entropy=0.7)
 SUMMARY = Summary(
@@ -45,8 +46,8 @@ def row(*, full: bool = True) -> Row:
     order = np.argsort(-logs, axis=1)[:, :KEPT].astype(np.int32)
     figures = {name: random.random(POSITIONS, np.float32) for name in ("entropies", "noise", "self_noise")}
     return Row(
-        tokens=(5, 6, 7, 8, 9),
-        true_log_probabilities=logs[np.arange(4), [6, 7, 8, 9]],
+        tokens=TOKENS,
+        true_log_probabilities=logs[np.arange(POSITIONS), TOKENS[1:]],
         most_likely=order[:, 0],
         log_probabilities=logs if full else np.take_along_axis(logs, order, axis=1),
         likely=None if full else order,
@@ -84,23 +85,30 @@ def test_bits_of_bfloat16_are_those_of_the_library():
 @pytest.mark.parametrize(
     ("summary", "changes", "says"),
     [
-        pytest.param(SUMMARY, {"tokens": (5, 6, 7, 8, 300)}, "tokens.0 does not fit a vocabulary of 300", id="token"),
-        pytest.param(SUMMARY, {"tokens": (5,)}, "tokens.0 does not fit", id="no position"),
-        pytest.param(SUMMARY, {"noise": np.full(4, np.nan, np.float32)}, "not finite", id="NaN"),
+        pytest.param(SUMMARY, {"tokens": (*TOKENS[1:], 300)}, "tokens.0 does not fit a vocabulary of 300", id="token"),
+        pytest.param(SUMMARY, {"tokens": (5,)}, "row 0 has 0 positions", id="no position"),
+        pytest.param(SUMMARY, {"noise": np.full(POSITIONS, np.nan, np.float32)}, "not finite", id="NaN"),
         pytest.param(SUMMARY, {"entropies": np.zeros(3, np.float32)}, "entropies.0 is F32 [3]", id="too short"),
-        pytest.param(SUMMARY, {"entropies": np.zeros(4)}, "entropies.0 is F64 [4]", id="another type"),
+        pytest.param(SUMMARY, {"entropies": np.zeros(POSITIONS)}, "entropies.0 is F64 [16]", id="another type"),
         pytest.param(replace(SUMMARY, noise_nrmse=0.0), {}, "contradicts itself", id="no noise"),
+        pytest.param(replace(SUMMARY, noise_nrmse=1e-9), {}, "contradicts itself", id="noise that explains anything"),
+        pytest.param(replace(SUMMARY, noise_nrmse=float("nan")), {}, "noise_nrmse", id="noise that is no number"),
+        pytest.param(SUMMARY, {"noise": np.zeros(POSITIONS, np.float32)}, "noise of row 0 is none", id="no effect"),
+        pytest.param(SUMMARY, {"noise": -np.ones(POSITIONS, np.float32)}, "noise of row 0", id="negative noise"),
+        pytest.param(replace(SUMMARY, parameters=-1), {}, "contradicts itself", id="fewer than no parameters"),
         pytest.param(replace(SUMMARY, rows=2), {}, "holds no tensor tokens.1", id="a row that is not there"),
-        pytest.param(replace(SUMMARY, full=False), {"likely": np.full((4, 256), 300, np.int32)}, "likely.0", id="id"),
+        pytest.param(
+            replace(SUMMARY, full=False), {"likely": np.full((POSITIONS, 256), 300, np.int32)}, "likely.0", id="id"
+        ),
         pytest.param(
             replace(SUMMARY, full=False),
-            {"log_probabilities": np.full((4, 256), np.nan, np.float32)},
+            {"log_probabilities": np.full((POSITIONS, 256), np.nan, np.float32)},
             "no logarithms of probabilities",
             id="NaN among the likely ones would hide any distance",
         ),
         pytest.param(
             replace(SUMMARY, full=False),
-            {"log_probabilities": np.full((4, 256), 2.0, np.float32)},
+            {"log_probabilities": np.full((POSITIONS, 256), 2.0, np.float32)},
             "no logarithms of probabilities",
             id="probabilities above one",
         ),

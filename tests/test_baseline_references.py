@@ -30,6 +30,14 @@ def cache(monkeypatch, tmp_path: Path) -> Path:
     return tmp_path / "cache" / "quant-verify" / "references"
 
 
+SOUND = Path()  # a whole reference file; set below
+
+
+@pytest.fixture(autouse=True)
+def sound(monkeypatch, zoo: Zoo) -> None:
+    monkeypatch.setitem(globals(), "SOUND", zoo.reference("llama", full=False))
+
+
 def cell(baseline: ModelRef | None = HUB, **settings: object) -> Cell:
     return Cell(
         id="a/b", baseline=baseline, checkpoint=ModelRef(kind="folder", name="./q"), settings=Settings(**settings)
@@ -54,20 +62,22 @@ def folder(zoo: Zoo, tmp_path: Path) -> Path:
 
 def test_a_recorded_reference_is_found_by_the_models_name(folder: Path):
     found = References(make=fail, folder=folder).recorded(cell())
-    assert found == folder / "org--model.safetensors"
+    assert found == (folder / "org--model.safetensors", COMMIT, True)
 
 
 @pytest.mark.parametrize("revision", [None, "main", "v1.0"])
 def test_a_branch_takes_what_was_recorded(folder: Path, revision: str | None):
     """Its commit is not known without asking the Hub, which a recorded reference is there to spare."""
-    assert References(make=fail, folder=folder).recorded(cell(replace(HUB, revision=revision))) is not None
+    found = References(make=fail, folder=folder).recorded(cell(replace(HUB, revision=revision)))
+    assert found is not None
+    assert (found.revision, found.certain) == (COMMIT, False)
 
 
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        pytest.param(cell(replace(HUB, revision="f" * 40)), "another revision (0123456789", id="revision"),
-        pytest.param(cell(prompts=(Prompt(text="x"),)), "another probe text and prompts", id="prompts"),
+        pytest.param(cell(replace(HUB, revision="f" * 40)), "another revision: to 0123456789", id="revision"),
+        pytest.param(cell(prompts=(Prompt(text="x"),)), "other prompts than the matrix has now", id="prompts"),
     ],
 )
 def test_one_that_belongs_to_something_else_is_refused(folder: Path, asked: Cell, says: str):
@@ -83,7 +93,7 @@ def test_a_folder_that_was_changed_is_another_revision(zoo: Zoo, tmp_path: Path)
     _, plain = names_of(tmp_path, asked)
     made = read_reference(zoo.reference("llama", full=False))
     write_reference(plain, made.summary, made.rows, made.hidden, made.samples)
-    assert References(make=fail, folder=tmp_path).recorded(asked) == plain
+    assert References(make=fail, folder=tmp_path).recorded(asked).path == plain
     other = tmp_path / "baseline"
     other.mkdir()
     for file in zoo.baseline("gpt2").iterdir():
@@ -98,8 +108,8 @@ def test_other_prompts_have_a_file_of_their_own(folder: Path):
     made = read_reference(plain)
     identity = replace(made.summary.identity, prompts=prompts_digest(asked.settings.prompts))
     write_reference(special, replace(made.summary, identity=identity), made.rows, made.hidden, made.samples)
-    assert References(make=fail, folder=folder).recorded(asked) == special
-    assert References(make=fail, folder=folder).recorded(cell()) == plain
+    assert References(make=fail, folder=folder).recorded(asked).path == special
+    assert References(make=fail, folder=folder).recorded(cell()).path == plain
 
 
 def test_without_a_folder_or_a_baseline_nothing_is_recorded(tmp_path: Path):
@@ -118,7 +128,7 @@ def test_a_reference_is_made_once_for_all_cells_of_a_baseline(cache: Path, tmp_p
 
     def make(job: ReferenceJob, _cell: Cell) -> None:
         made.append(job)
-        Path(job.target).write_bytes(b"reference")
+        Path(job.target).write_bytes(SOUND.read_bytes())
 
     references = References(make=make)
     found: list[Path] = []
@@ -146,7 +156,7 @@ def test_a_reference_is_made_once_for_all_cells_of_a_baseline(cache: Path, tmp_p
 )
 def test_what_differs_has_a_reference_of_its_own(tmp_path: Path, other: Cell):
     def make(job: ReferenceJob, _cell: Cell) -> None:
-        Path(job.target).write_bytes(b"reference")
+        Path(job.target).write_bytes(SOUND.read_bytes())
 
     references = References(make=make)
     assert references.made(cell(), resolved(tmp_path)) != references.made(other, resolved(tmp_path))
@@ -169,15 +179,46 @@ def test_a_baseline_that_fails_is_tried_once_and_every_cell_learns_why(tmp_path:
     assert tried == [1]
 
 
+@pytest.mark.parametrize("content", [b"", b"junk", None], ids=["empty", "junk", "cut short"])
+def test_a_damaged_reference_of_the_cache_is_made_anew(cache: Path, tmp_path: Path, content: bytes | None):
+    made = []
+
+    def make(job: ReferenceJob, _cell: Cell) -> None:
+        made.append(job)
+        Path(job.target).write_bytes(SOUND.read_bytes())
+
+    references = References(make=make)
+    path = references.made(cell(), resolved(tmp_path))
+    path.write_bytes(SOUND.read_bytes()[:-500] if content is None else content)
+    assert references.made(cell(), resolved(tmp_path)) == path
+    assert len(made) == 2
+    assert path.read_bytes() == SOUND.read_bytes()
+
+
+def test_a_reference_of_the_cache_is_no_recorded_one(zoo: Zoo, folder: Path):
+    made = read_reference(zoo.reference("llama"))
+    path = folder / "org--model.safetensors"
+    identity = read_reference(path).summary.identity
+    write_reference(path, replace(made.summary, identity=identity), made.rows, made.hidden, made.samples)
+    with pytest.raises(Unavailable, match="one of the cache, not a recorded one"):
+        References(make=fail, folder=folder).recorded(cell())
+
+
+def test_a_file_in_the_place_of_the_folder_is_said(tmp_path: Path):
+    (tmp_path / "references").write_text("no folder")
+    with pytest.raises(Unavailable, match=r"references: .* is no folder"):
+        References(make=fail, folder=tmp_path / "references").recorded(cell())
+
+
 def test_the_cache_forgets_what_was_used_longest_ago(monkeypatch, cache: Path, tmp_path: Path):
     cache.mkdir(parents=True)
     for age, name in enumerate(("new", "old", "oldest")):
-        (cache / f"{name}.safetensors").write_bytes(bytes(40))
+        (cache / f"{name}.safetensors").write_bytes(bytes(40_000))
         os.utime(cache / f"{name}.safetensors", (1000 - age, 1000 - age))
-    monkeypatch.setattr(module, "MOST_KEPT", 100)
+    monkeypatch.setattr(module, "MOST_KEPT", SOUND.stat().st_size + 50_000)
 
     def make(job: ReferenceJob, _cell: Cell) -> None:
-        Path(job.target).write_bytes(bytes(40))
+        Path(job.target).write_bytes(SOUND.read_bytes())
 
     made = References(make=make).made(cell(), resolved(tmp_path))
     assert {path.name for path in cache.iterdir()} == {made.name, "new.safetensors"}
@@ -189,7 +230,7 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(monkeypatch, tmp_path: Pa
 
     def make(job: ReferenceJob, _cell: Cell) -> None:
         Path(job.target).parent.mkdir(parents=True, exist_ok=True)
-        Path(job.target).write_bytes(b"reference")
+        Path(job.target).write_bytes(SOUND.read_bytes())
 
     made = References(make=make).made(cell(), resolved(tmp_path))
     assert made.is_file()
