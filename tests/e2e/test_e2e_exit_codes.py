@@ -133,6 +133,7 @@ def test_a_signal_ends_the_run_with_complete_reports(work, matrix, number, code)
           - {baseline: ./models/dense, name: tiny, quantizations: [int8], checkpoints: {made: ./models/nf4}}
         """)
     with running("run", "--report-dir", "out", cwd=work) as process:
+        until((work / "out" / "report.json").exists)  # a worker is there even before the matrix is read
         worker = until(lambda: workers(process))[0]
         time.sleep(0.3)
         begin = time.monotonic()
@@ -148,7 +149,7 @@ def test_a_signal_ends_the_run_with_complete_reports(work, matrix, number, code)
 
 def test_a_second_signal_does_not_spoil_the_reports(work):
     with running("check", "./models/nf4", "--depth", "full", "--report-dir", "out", cwd=work) as process:
-        until(lambda: workers(process))
+        until((work / "out" / "report.json").exists)
         for _ in range(5):
             process.send_signal(signal.SIGTERM)
             process.send_signal(signal.SIGINT)
