@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from checker.probes.roundtrip import Saved
 
 
+SHARDS = 16  # of the saved copy
+
+
 @dataclass(kw_only=True)
 class LiveModel:
     """The model of one checkpoint. ``facts`` gives what was gathered before, and remembers what failed."""
@@ -122,7 +125,7 @@ class LiveModel:
             self.say("saving again")
             with ThreadPoolExecutor(max_workers=1) as beside:  # both only read
                 digests = beside.submit(roundtrip.digest_state, self.model)
-                self.saved = roundtrip.try_save(self.model, Path(self.job.scratch) / "saved-again")
+                self.saved = roundtrip.try_save(self.model, Path(self.job.scratch) / "saved-again", shards=SHARDS)
                 self.digests = digests.result()
         self.behaviour.model = self.model
         self.ready = True

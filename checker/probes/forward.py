@@ -14,7 +14,7 @@ from typing import Any
 from checker.errors import Unavailable
 from checker.probes.load import one_line, raise_environment_fault
 
-HEAD_ROWS = 16_384  # of the output head that are converted to float32 at a time
+HEAD_ROWS = 8_192  # of the output head that are converted to float32 at a time
 # _convert_weight_packed_for_cpu in bitsandbytes/functional.py: out divisible by 32, in even
 KERNEL_LIMITS = ("must be divisible by block_n", "K must be even")
 

@@ -18,6 +18,7 @@ from checker.probes.load import one_line, raise_environment_fault
 
 Digests: TypeAlias = dict[str, str]
 CHUNK, WORD = 1 << 27, 8  # bytes digested at a time, and at once
+SMALLEST_SHARD = 16_000_000  # bytes
 NO_WAY_BACK = "Undefined Operation encountered"  # of converters in transformers/core_model_loading.py
 NOTE = (
     "saved again with save_original_format=False: transformers has no way back to the original form of this method's "
@@ -35,8 +36,10 @@ class Saved:
     detail: str = ""
 
 
-def try_save(model: Any, folder: Path) -> Saved:
+def try_save(model: Any, folder: Path, *, shards: int = 1) -> Saved:
     """Save a loaded quantized model; in another form, with a note, where the original one cannot be kept.
+
+    In several ``shards`` it takes less memory: what is written to one file is held in memory once more.
 
     ``save_pretrained`` reverts every conversion of loading, and several methods define no way back
     (transformers/core_model_loading.py): NotImplementedError for bitsandbytes, a ValueError for packed experts that
@@ -45,13 +48,14 @@ def try_save(model: Any, folder: Path) -> Saved:
     Raises:
         Unavailable: the disk is full, or memory is short.
     """
+    options = {} if shards == 1 else {"max_shard_size": max(SMALLEST_SHARD, model.get_memory_footprint() // shards)}
     try:
         try:
-            model.save_pretrained(folder)
+            model.save_pretrained(folder, **options)
         except (NotImplementedError, ValueError) as error:
             if isinstance(error, ValueError) and NO_WAY_BACK not in str(error):
                 raise
-            model.save_pretrained(folder, save_original_format=False)
+            model.save_pretrained(folder, save_original_format=False, **options)
             return Saved(folder=folder, note=NOTE.format(type(error).__name__))
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
         raise_environment_fault(error)
