@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import shutil
 import threading
@@ -107,6 +109,8 @@ class LiveModel:
             return
         self.model = self.behaviour.model = None
         gc.collect()
+        with contextlib.suppress(OSError, AttributeError):  # no glibc
+            ctypes.CDLL(None).malloc_trim(0)  # freed memory goes back to the system
         if self.device.startswith("cuda"):
             import torch
 
