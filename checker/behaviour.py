@@ -37,7 +37,7 @@ Settled = Callable[[DivergenceFacts], bool]
 
 @dataclass(kw_only=True)
 class Behaviour:
-    """The outputs of one loaded model. ``model`` gives it anew each time, for it is freed before a copy is loaded."""
+    """The outputs of one loaded model. ``model`` is None before it is loaded, and while its saved copy is read."""
 
     job: Job
     folder: Path

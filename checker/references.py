@@ -34,11 +34,10 @@ Make = Callable[[ReferenceJob, Cell], None]
 
 
 class Recorded(NamedTuple):
-    """A recorded reference; ``certain`` when its revision is the one that the matrix names."""
+    """A recorded reference, and the revision of the baseline that it is of."""
 
     path: Path
     revision: str
-    certain: bool
 
 
 @dataclass(kw_only=True)
@@ -82,7 +81,7 @@ class References:
                 raise Unavailable(f"{what} belongs to another {name}: to {shown(have)}, not to {shown(want)}; {remedy}")
         if theirs.prompts != _prompts(cell):
             raise Unavailable(f"{what} was recorded with other prompts than the matrix has now; {remedy}")
-        return Recorded(path, theirs.revision, commit is not None)
+        return Recorded(path, theirs.revision)
 
     def made(self, cell: Cell, baseline: Resolved) -> Path:
         """The cached reference of a baseline whose files are there; made when it is not in the cache.
@@ -197,7 +196,8 @@ def _is_sound(path: Path) -> bool:
     try:
         read_reference(path)
     except Unavailable:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # somebody else's; writing the new one will tell
+            path.unlink(missing_ok=True)
         return False
     with contextlib.suppress(OSError):  # somebody else's
         os.utime(path)  # used just now

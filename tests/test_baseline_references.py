@@ -62,7 +62,7 @@ def folder(zoo: Zoo, tmp_path: Path) -> Path:
 
 def test_a_recorded_reference_is_found_by_the_models_name(folder: Path):
     found = References(make=fail, folder=folder).recorded(cell())
-    assert found == (folder / "org--model.safetensors", COMMIT, True)
+    assert found == (folder / "org--model.safetensors", COMMIT)
 
 
 @pytest.mark.parametrize("revision", [None, "main", "v1.0"])
@@ -70,7 +70,7 @@ def test_a_branch_takes_what_was_recorded(folder: Path, revision: str | None):
     """Its commit is not known without asking the Hub, which a recorded reference is there to spare."""
     found = References(make=fail, folder=folder).recorded(cell(replace(HUB, revision=revision)))
     assert found is not None
-    assert (found.revision, found.certain) == (COMMIT, False)
+    assert found.revision == COMMIT
 
 
 @pytest.mark.parametrize(

@@ -61,13 +61,18 @@ def outputs_divergence(divergence: DivergenceFacts, limits: Limits) -> Verdict:
     interval that speaks for the model. Positions grow from 64 to 256 to 1,024 and stop as soon as KL and top-1
     agreement are clear of their limits. Output head and softmax are computed in float32: 16-bit heads make ties. A
     recorded reference keeps the 256 most likely tokens of each position, so that KL read from it is a lower bound, 0.9
-    of the whole. A token that became impossible, and logits that are no numbers, count as 1,000 nats.
+    of the whole. A token that became impossible counts as 1,000 nats; one position of NaN or infinite
+    logits fails by itself.
     """
     yield Measurement(key="outputs.divergence", value=_measured(divergence))
     if divergence.blocks:
         rows = [{"block": row.block, "drift": row.drift, "error": row.error} for row in divergence.blocks]
         yield Measurement(key="outputs.blocks", value=rows)
-    if expected_kl(divergence) is None and not any(map(_is_bar, absolute_limits(divergence, limits).values())):
+    if (
+        not divergence.not_finite
+        and expected_kl(divergence) is None
+        and not any(map(_is_bar, absolute_limits(divergence, limits).values()))
+    ):
         message = "the weights were not compared and the baseline models no text: there is nothing to judge by"
         raise NotApplicable(message)
     yield from judge_divergence(divergence, limits)
@@ -79,6 +84,16 @@ def _is_bar(limit: Limit) -> bool:
 
 def judge_divergence(facts: DivergenceFacts, limits: Limits) -> Iterator[Finding]:
     """The findings; also asked by the probe, which looks for the place where it breaks when one fails."""
+    if facts.not_finite:  # however few: an average over the others would hide them
+        yield Finding(
+            message=f"logits are NaN or infinite at {facts.not_finite:,} of {facts.positions:,} positions",
+            where=facts.culprit,
+            observed=facts.not_finite,
+            limit=0,
+            unit="positions",
+            hint="look at weights.scales, and at the compute dtype: float16 overflows where bfloat16 does not",
+        )
+        return
     expected, bar = expected_kl(facts), limits["excess"]
     severity = None if expected is None else _above(facts.kl.low / expected, bar)
     if severity is not None and expected is not None:
@@ -129,6 +144,8 @@ def _finding(facts: DivergenceFacts, message: str, severity: Severity, figure: t
 
 def is_settled(facts: DivergenceFacts, limits: Limits) -> bool:
     """Whether more positions cannot change the verdict: no interval of KL or top-1 agreement holds a limit of it."""
+    if facts.not_finite:
+        return True
     bars = absolute_limits(facts, limits)
     pairs = [(facts.kl, bars["kl"]), (facts.top1, bars["top1"])]
     expected = expected_kl(facts)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from checker.commands.deliver import Said, deliver
 from checker.commands.options import RunArguments
-from checker.commands.suite import at_least_unverified, warn
 from checker.comparison import Comparison, compare
 from checker.domain import ExitCode, RunResult, Severity
 from checker.errors import UsageError
@@ -30,23 +29,12 @@ def compare_reports(old: str, new: str, options: Mapping[str, Any]) -> ExitCode:
     fail_on = Severity(options["fail_on"])
     comparison = compare(_report(old), _report(new), fail_on)
     arguments = RunArguments(annotations=options["annotations"])
-    code = comparison.exit_code
-    try:
-        _print(comparison, options["format"])
-    except OSError as error:  # the reader went away, or what stdout goes to is full
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            warn(f"cannot write the comparison to stdout: {error.strerror}")
-            code = at_least_unverified(code)
-    target = os.environ.get("GITHUB_STEP_SUMMARY")
-    if target and arguments.annotate():
-        try:
-            with open(target, "a", encoding="utf-8") as file:  # noqa: PTH123 - appending, as the runner asks
-                file.write(comparison_markdown.render(comparison))
-        except OSError as error:
-            warn(f"cannot write the step summary to {target}: {error.strerror}")
-            code = at_least_unverified(code)
-    return code
+    said = Said(
+        "comparison",
+        lambda: _print(comparison, options["format"]),
+        lambda: comparison_markdown.render(comparison),
+    )
+    return deliver(comparison.exit_code, said, annotate=arguments.annotate())
 
 
 def _report(path: str) -> RunResult:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from checker.commands.deliver import at_least_unverified
 from checker.commands.options import RunArguments
-from checker.commands.suite import Reports, at_least_unverified, show
+from checker.commands.suite import Reports, show
 from checker.domain import ExitCode
 from checker.errors import UsageError
 from checker.reporters.json_v1 import read_report

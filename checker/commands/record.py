@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from checker.commands.deliver import at_least_unverified
 from checker.commands.options import RunArguments, split
 from checker.commands.run import arguments_of, suite_of
-from checker.commands.suite import at_least_unverified, require_folders, run_suite
+from checker.commands.suite import require_folders, run_suite
 from checker.commands.vocabulary import vocabulary
 from checker.domain import Cell, CellResult, Depth, ExitCode, Json, ModelRef, Outcome, RunResult
 from checker.environment import package_versions, visible_gpus
@@ -90,7 +91,7 @@ def _record_references(cells: Sequence[Cell], chosen: Sequence[Cell], recorder: 
     targets = list(_targets(cells, chosen, recorder.folder))
     runner = Runner([], options)
     try:
-        for number, (cell, target) in enumerate(targets, 1):
+        for number, (cell, target, obsolete) in enumerate(targets, 1):
             recorder.say(f"{number} of {len(targets)}: running {cell.baseline}")
             try:
                 runner.record(cell, target)
@@ -99,6 +100,8 @@ def _record_references(cells: Sequence[Cell], chosen: Sequence[Cell], recorder: 
                 place = f"{cell.origin.file}:{cell.origin.line}: " if cell.origin else ""
                 recorder.say(f"{place}no reference of {cell.baseline}: {reason}")
             else:
+                if obsolete != target:
+                    obsolete.unlink(missing_ok=True)  # it would be found first
                 recorder.say(f"wrote {target} ({figures.size(target.stat().st_size)})")
     except KeyboardInterrupt:
         recorder.say("interrupted; the reference in the making was not written")
@@ -108,10 +111,11 @@ def _record_references(cells: Sequence[Cell], chosen: Sequence[Cell], recorder: 
     return len(targets) - failed, failed
 
 
-def _targets(cells: Sequence[Cell], chosen: Sequence[Cell], folder: Path) -> Iterator[tuple[Cell, Path]]:
-    """One cell for each reference to make, and the file: the first set of prompts of a baseline gets the plain name.
+def _targets(cells: Sequence[Cell], chosen: Sequence[Cell], folder: Path) -> Iterator[tuple[Cell, Path, Path]]:
+    """One cell for each reference to make, its file, and the file it may have had in an earlier state of the matrix.
 
-    Names follow from all cells of depth full, whichever were chosen, so that a part of the matrix can be recorded.
+    The first set of prompts of a baseline gets the plain name, every other one a name with its digest. Names follow
+    from all cells of depth full, whichever were chosen, so that a part of the matrix can be recorded.
 
     Raises:
         UsageError: two baselines would be recorded under one name.
@@ -128,9 +132,7 @@ def _targets(cells: Sequence[Cell], chosen: Sequence[Cell], folder: Path) -> Ite
             raise UsageError(f"{message}; rename a folder, or split the matrix")
         asked = _asked(cell)
         if asked not in sets and (cell.baseline, asked) in wanted:
-            if not sets:
-                special.unlink(missing_ok=True)  # of an earlier state of the matrix: it would be found first
-            yield cell, special if sets else plain
+            yield cell, special if sets else plain, special
         sets.add(asked)
 
 

@@ -74,7 +74,7 @@ def _base_model(ref: ModelRef, *, offline: bool) -> ModelRef:
     """
     from checker.checkpoint.card import base_model
     from checker.checkpoint.problem import shown
-    from checker.commands.suite import warn
+    from checker.commands.deliver import warn
     from checker.matrix.references import parse_reference
 
     found = base_model(ref, offline=offline)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from checker.board import Board, RunFacts
 from checker.checkpoint.gguf_files import is_gguf
+from checker.commands.deliver import Said, at_least_unverified, deliver, warn
 from checker.commands.options import RunArguments, split, worker_count
 from checker.domain import Cell, ExitCode, RunResult, Waiver
 from checker.environment import describe, visible_gpus
@@ -234,30 +235,14 @@ def require_pinned(cells: Sequence[Cell]) -> None:
 
 def show(run: RunResult, arguments: RunArguments) -> ExitCode:
     """The verdict on stdout, annotations and step summary where a workflow wants them; returns the exit code."""
-    code = run.exit_code
-    try:
-        _print(run, arguments)
-    except OSError as error:  # the reader went away, or what stdout goes to is full
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            warn(f"cannot write the verdict to stdout: {error.strerror}")
-            code = at_least_unverified(code)
-    target = os.environ.get("GITHUB_STEP_SUMMARY")
-    if target and arguments.annotate():
+
+    def markdown() -> str:
         from checker.reporters import summary
 
-        try:
-            with open(target, "a", encoding="utf-8") as file:  # noqa: PTH123 - appending, as the runner asks
-                file.write(summary.render(run))
-        except OSError as error:
-            warn(f"cannot write the step summary to {target}: {error.strerror}")
-            code = at_least_unverified(code)
-    return code
+        return summary.render(run)
 
-
-def at_least_unverified(code: ExitCode) -> ExitCode:
-    """The exit code when a report is lost: never a success, but a failed check and an interrupt say more."""
-    return ExitCode.UNVERIFIED if code in (ExitCode.PASSED, ExitCode.NOTHING_CHECKED) else code
+    said = Said("verdict", lambda: _print(run, arguments), markdown)
+    return deliver(run.exit_code, said, annotate=arguments.annotate())
 
 
 def _print(run: RunResult, arguments: RunArguments) -> None:
@@ -272,14 +257,6 @@ def _print(run: RunResult, arguments: RunArguments) -> None:
     if arguments.annotate():
         sys.stdout.write(github.render(run, os.environ.get("GITHUB_WORKSPACE")))
     sys.stdout.flush()
-
-
-def warn(text: str) -> None:
-    """One line on stderr, escaped."""
-    from checker.reporters import escape
-
-    with contextlib.suppress(OSError):  # stderr may be gone; the verdict does not depend on it
-        sys.stderr.write(f"quant-verify: {escape.log(text)}\n")
 
 
 def _stderr() -> Console:

@@ -30,6 +30,7 @@ class DivergenceFacts:
     """
 
     positions: int
+    not_finite: int = 0  # of them, those whose logits are NaN or infinite
     kl: Interval
     kl_percentiles: Mapping[str, float]  # p10 … max
     kl_histogram: tuple[tuple[float, int], ...]  # (lower edge as log10, count), half decades

@@ -45,6 +45,7 @@ class RowDistance:
     same: npt.NDArray[np.bool_]  # the most likely token is the baseline's
     true_log_probabilities: Doubles
     entropies: Doubles
+    not_finite: int = 0  # positions whose logits are NaN or infinite
 
 
 def distance_of(logits: Any, row: Row) -> RowDistance:
@@ -52,6 +53,7 @@ def distance_of(logits: Any, row: Row) -> RowDistance:
     import torch
 
     count = row.positions
+    not_finite = int((~logits[:count].isfinite().all(dim=1)).sum())
     logs = log_softmax(logits[:count])
     tokens = torch.tensor(row.tokens[1:], device=logs.device)
     entropies = -_weighted(logs, logs)
@@ -67,6 +69,7 @@ def distance_of(logits: Any, row: Row) -> RowDistance:
         same=most.cpu().numpy() == row.most_likely,
         true_log_probabilities=_double(true),
         entropies=_double(entropies),
+        not_finite=not_finite,
     )
 
 
@@ -148,6 +151,7 @@ def joined(rows: Sequence[RowDistance]) -> RowDistance:
         same=np.concatenate([row.same for row in rows]),
         true_log_probabilities=np.concatenate([row.true_log_probabilities for row in rows]),
         entropies=np.concatenate([row.entropies for row in rows]),
+        not_finite=sum(row.not_finite for row in rows),
     )
 
 
@@ -167,6 +171,7 @@ def summarise(
     entropies = float(np.concatenate([row.entropies for row in rows]).mean())
     return DivergenceFacts(
         positions=len(found.kl),
+        not_finite=found.not_finite,
         kl=mean_interval(found.kl),
         kl_percentiles={name: float(np.percentile(found.kl, share)) for name, share in PERCENTILES.items()},
         kl_histogram=histogram(found.kl),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from checker.probes.greedy import longest_of
 from checker.reference import ROW_LENGTHS
 from checker.reference.identity import passages
 
@@ -14,7 +15,7 @@ def probe_rows(model: Any, tokenizer: Any | None) -> tuple[tuple[int, ...], ...]
     A model for short texts gets shorter rows.
     """
     vocabulary = int(model.config.get_text_config().vocab_size)
-    longest = longest_text(model)
+    longest = longest_of(model)
     rows = []
     for number, (text, positions) in enumerate(zip(passages(), ROW_LENGTHS, strict=True)):
         count = min(positions, longest) + 1
@@ -24,10 +25,3 @@ def probe_rows(model: Any, tokenizer: Any | None) -> tuple[tuple[int, ...], ...]
             ids = [token for token in tokenizer(text)["input_ids"] if token < vocabulary][:count]
         rows.append(tuple(ids))
     return tuple(row for row in rows if len(row) > 1)
-
-
-def longest_text(model: Any) -> int:
-    """Positions that the model has, as far as its config tells."""
-    text = model.config.get_text_config()
-    lengths = (getattr(text, name, None) for name in ("max_position_embeddings", "n_positions"))
-    return min((length for length in lengths if isinstance(length, int) and length > 0), default=max(ROW_LENGTHS))

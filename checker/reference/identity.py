@@ -16,6 +16,7 @@ from checker.errors import Unavailable
 
 PIECE = 1024  # bytes at the beginning, middle and end of every tensor that count for a folder's digest
 SHORT = 16  # hexadecimal digits of a digest that are shown and kept
+LARGEST_TOKENIZER = 1 << 28  # bytes that are read of a file
 TOKENIZER = "tokenizer.json"
 OTHER_TOKENIZERS = (
     "tokenizer.model",
@@ -102,7 +103,7 @@ def _vocabulary(place: Folder) -> bytes | None:
 def _content(place: Folder, name: str) -> bytes:
     try:
         with place.open(name) as (stream, size):
-            return stream.read(size)
+            return stream.read(min(size, LARGEST_TOKENIZER))
     except (Refused, OSError):
         return b""
 

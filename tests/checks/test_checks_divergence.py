@@ -87,6 +87,11 @@ def test_a_healthy_model_passes(facts: DivergenceFacts):
             id="scales shifted in every layer: one finding says it",
         ),
         pytest.param(
+            replace(HEALTHY, not_finite=1, kl=LEAST),
+            [Expect("", ("NaN or infinite at 1 of 256 positions",), observed=1, limit=0)],
+            id="one position without numbers, which no average shows",
+        ),
+        pytest.param(
             replace(HEALTHY, kl=around(0.7, 0.05)), [Expect("", ("2.5 times",), WARN, limit=2.0)], id="a little too far"
         ),
         pytest.param(
@@ -161,6 +166,7 @@ def test_what_a_quantization_explains():
         pytest.param({"top1": around(0.5, 0.1)}, False, id="agreement over a limit"),
         pytest.param({"kl": around(20, 3), "top1": around(0.0, 0.05)}, True, id="broken beyond doubt"),
         pytest.param({"kl": LEAST}, False, id="no interval yet"),
+        pytest.param({"kl": LEAST, "not_finite": 1}, True, id="a position without numbers"),
         pytest.param({"perplexity_ratio": around(1.6, 0.5)}, True, id="perplexity does not ask for more positions"),
     ],
 )

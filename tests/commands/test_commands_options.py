@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from checker.commands.deliver import at_least_unverified
 from checker.commands.options import RunArguments, split, worker_count
-from checker.commands.suite import at_least_unverified, checks_of, require_folders, require_pinned, signals
+from checker.commands.suite import checks_of, require_folders, require_pinned, signals
 from checker.domain import Cell, Depth, ExitCode, Location, ModelRef, Settings, Severity
 from checker.errors import MatrixError, UsageError
 

@@ -119,3 +119,26 @@ def test_a_baseline_of_another_vocabulary_is_said(zoo: Zoo, tmp_path: Path):
     error = judged.results["outputs.divergence"].error
     assert error is not None
     assert "160 output tokens and its baseline 192" in error.message
+
+
+def test_logits_that_are_no_numbers_fail_wherever_they_are(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The first row is sound; what fails comes after it, at one position, and only because more positions are asked."""
+    from checker import behaviour
+    from checker.probes import forward
+
+    true_run, calls = forward.run_row, []
+
+    def run_row(model: Any, tokens: Any) -> Any:
+        logits, finite = true_run(model, tokens)
+        calls.append(len(tokens))
+        if len(calls) > 1:
+            logits[3] = float("nan")
+        return logits, finite
+
+    monkeypatch.setattr(forward, "run_row", run_row)
+    monkeypatch.setattr(behaviour, "STAGES", (2, 5))
+    judged = judge_outputs(
+        tmp_path, zoo.quantized("llama", "nf4"), zoo.baseline("llama"), zoo.reference("llama"), "outputs.divergence"
+    )
+    assert judged.ids(Outcome.FAIL) == {"outputs.divergence"}, judged.text()
+    assert "NaN or infinite at 1 of" in judged.results["outputs.divergence"].findings[0].message

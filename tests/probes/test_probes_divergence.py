@@ -94,6 +94,7 @@ def test_logits_that_are_no_numbers_are_as_far_as_can_be(recorded: bool):
     found = distance_of(ours, row_of(logits(1), recorded=recorded))
     assert found.kl[7] == FARTHEST
     assert np.delete(found.kl, 7).max() < 1e-5
+    assert found.not_finite == 1
 
 
 def test_the_interval_of_a_mean_holds_it_as_often_as_it_says():
