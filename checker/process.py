@@ -36,7 +36,7 @@ OFFLINE = {
     "PYTHONUNBUFFERED": "1",
     "TORCHDYNAMO_DISABLE": "1",  # a verdict must not depend on a compiler being there; and its imports take a second
 }
-# mallopt(3): blocks of a mebibyte go back to the system once they are freed. By itself glibc raises this limit to 32 MiB
+# mallopt(3): blocks of a mebibyte go back to the system once they are freed. By itself glibc raises this to 32 MiB
 # and keeps what lies below; of a small model an eighth of the worker's memory. What the user sets stands.
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20)}
 ONLINE = {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
