@@ -6,7 +6,7 @@ The reports are written from here after every check, so that a killed run leaves
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -60,7 +60,6 @@ class Board:
     ) -> None:
         self._run = run
         self._waivers = waivers
-        self._used: set[int] = set()
         self._entries = {
             cell.id: _Entry(cell, {check: CheckResult(id=check, error=NOT_YET) for check in checks})
             for cell, checks in planned
@@ -141,23 +140,17 @@ class Board:
         )
 
     def unused_waivers(self) -> list[Waiver]:
-        """Waivers of cells in this run that covered nothing, expired ones too: they should be removed."""
-        cells = list(self._entries)
-        return [
-            waiver
-            for index, waiver in enumerate(self._waivers)
-            if index not in self._used and any(fnmatchcase(cell_id, waiver.cells) for cell_id in cells)
-        ]
+        """See ``unused_waivers`` below."""
+        planned = {cell_id: tuple(entry.checks) for cell_id, entry in self._entries.items()}
+        return unused_waivers(self._waivers, planned, map(self.cell, self._entries))
 
     def _waive(self, cell: Cell, result: CheckResult) -> CheckResult:
         return replace(result, findings=tuple(self._waived(cell, result.id, finding) for finding in result.findings))
 
     def _waived(self, cell: Cell, check_id: str, finding: Finding) -> Finding:
-        for index, waiver in enumerate(self._waivers):
-            names = ((cell.id, waiver.cells), (check_id, waiver.check), (finding.where, waiver.where))
-            if waiver.until >= dt.datetime.now(tz=dt.UTC).date() and all(fnmatchcase(*pair) for pair in names):
-                self._used.add(index)
-                return replace(finding, waived=Waived(reason=waiver.reason, until=waiver.until))
+        for waiver in self._waivers:
+            if waiver.until >= dt.datetime.now(tz=dt.UTC).date() and _names(waiver, cell.id, check_id, finding):
+                return replace(finding, waived=_waived(waiver))
         return finding
 
     @staticmethod
@@ -168,3 +161,45 @@ class Board:
             return result
         error = CheckError(kind=ErrorKind.NOT_RUN, message=f"required, but it does not apply: {result.skip_reason}")
         return replace(result, skip_reason=None, error=error)
+
+
+def unused_waivers(
+    waivers: Sequence[Waiver], planned: Mapping[str, Sequence[str]], cells: Iterable[CellResult]
+) -> list[Waiver]:
+    """Waivers of the planned cells that covered nothing, expired ones too: they should be removed.
+
+    ``planned`` are the checks of every cell. Nothing is said of a waiver while a check that it names has no verdict,
+    for nobody knows what that would have found.
+    """
+    used: set[int] = set()
+    judged: set[tuple[str, str]] = set()
+    for cell in cells:
+        judged |= {(cell.cell.id, check.id) for check in cell.checks if check.error is None}
+        used |= {
+            next((index for index, waiver in enumerate(waivers) if _covers(waiver, cell.cell.id, check.id, item)), -1)
+            for check in cell.checks
+            for item in check.findings
+            if item.waived is not None
+        }
+    unused = [waiver for index, waiver in enumerate(waivers) if index not in used]
+    return [waiver for waiver in unused if _is_known(waiver, planned, judged)]
+
+
+def _is_known(waiver: Waiver, planned: Mapping[str, Sequence[str]], judged: set[tuple[str, str]]) -> bool:
+    """Whether there are cells that a waiver names, and all that it names in them was looked at."""
+    names = [cell_id for cell_id in planned if fnmatchcase(cell_id, waiver.cells)]
+    pairs = ((name, check) for name in names for check in planned[name] if fnmatchcase(check, waiver.check))
+    return bool(names) and judged.issuperset(pairs)
+
+
+def _covers(waiver: Waiver, cell_id: str, check_id: str, finding: Finding) -> bool:
+    return finding.waived == _waived(waiver) and _names(waiver, cell_id, check_id, finding)
+
+
+def _names(waiver: Waiver, cell_id: str, check_id: str, finding: Finding) -> bool:
+    pairs = ((cell_id, waiver.cells), (check_id, waiver.check), (finding.where, waiver.where))
+    return all(fnmatchcase(*pair) for pair in pairs)
+
+
+def _waived(waiver: Waiver) -> Waived:
+    return Waived(reason=waiver.reason, until=waiver.until)

@@ -14,8 +14,10 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from checker import __version__
+from checker.commands import hidden
 from checker.domain import Depth, ExitCode
 from checker.errors import MatrixError, Unavailable, UsageError
 
@@ -71,6 +73,10 @@ def cli() -> None:
     """
 
 
+cli.add_command(hidden.action)
+cli.add_command(hidden.comment)
+
+
 @cli.command(short_help="Run the suite over a matrix of models.")
 @click.argument("matrix", default=MATRIX, envvar="QUANT_VERIFY_MATRIX")
 @run_options
@@ -112,7 +118,7 @@ def check(checkpoints: tuple[str, ...], baseline: str | None, **options: Any) ->
 @option("--quiet", is_flag=True, help="No progress.")
 @option("--verbose", is_flag=True, help="Tracebacks, passed checks, every finding.")
 def record(matrix: str, **options: Any) -> ExitCode:
-    """Record what the checks need of MATRIX's baselines, and the texts of its quantized models, for later runs.
+    """Record what later runs need: of MATRIX's baselines, the texts of its quantized models, the time each cell took.
 
     With a recorded reference a run needs neither the baseline's memory nor its download. Commit what is written.
     """
@@ -125,24 +131,36 @@ def record(matrix: str, **options: Any) -> ExitCode:
 @click.argument("matrix", default=MATRIX, envvar="QUANT_VERIFY_MATRIX")
 @option("--max-jobs", type=click.IntRange(1, MAX_JOBS), default=MAX_JOBS, metavar="N", help="At most this many jobs.")
 @option("--only", multiple=True, metavar="CELL", help="Only these cells: globs, comma lists.")
-def plan(matrix: str, max_jobs: int, only: tuple[str, ...]) -> ExitCode:
+@option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Limit of a cell.")
+def plan(matrix: str, max_jobs: int, only: tuple[str, ...], timeout: float | None) -> ExitCode:
     """Print the jobs of MATRIX as one line of JSON, for fromJSON in a workflow. Opens no checkpoint, no network."""
     from checker.commands.plan import plan_matrix
 
-    return plan_matrix(matrix, max_jobs, only)
+    return plan_matrix(matrix, max_jobs, only, timeout)
 
 
 @cli.command(short_help="Join the reports of several jobs.")
-@click.argument("reports", nargs=-1, required=True, metavar="REPORT.json...")
+@click.argument("reports", nargs=-1, metavar="REPORT.json...")
+@click.option("--matrix", metavar="MATRIX", help="What was planned; a cell in no report is not verified.")
+@option("--only", multiple=True, metavar="CELL", help="With --matrix: what plan was told.")
+@option("--depth", type=click.Choice(DEPTHS), help="With --matrix: what the jobs were told.")
+@option("--select", multiple=True, metavar="CHECK", help="With --matrix: what the jobs were told.")
+@option("--ignore", multiple=True, metavar="CHECK", help="With --matrix: what the jobs were told.")
 @option("--report-dir", default="quant-verify-report", metavar="DIR", help="Where the joined reports go.")
 @option("--annotations", type=click.Choice(WHEN), default="auto", help="Workflow commands.")
 @option("--format", type=click.Choice(["text", "json"]), default="text", help="What goes to stdout.")
 @option("--verbose", is_flag=True, help="Tracebacks, passed checks, every finding.")
-def merge(reports: tuple[str, ...], **options: Any) -> ExitCode:
-    """Join the reports of several jobs into one set, with the exit code of an undivided run."""
+def merge(reports: tuple[str, ...], matrix: str | None, **options: Any) -> ExitCode:
+    """Join the reports of several jobs into one set, with the exit code of an undivided run.
+
+    A planned cell that no report holds is wrong usage; with --matrix it is one that could not be verified.
+    """
     from checker.commands.merge import merge_reports
 
-    return merge_reports(reports, options)
+    for name in ("only", "depth", "select", "ignore"):  # a variable may be there for other commands
+        if matrix is None and click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UsageError(f"merge --{name} says what the jobs of a matrix were told; add --matrix")
+    return merge_reports(reports, matrix, options)
 
 
 @cli.command(short_help="What changed between two reports.")

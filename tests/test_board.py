@@ -95,7 +95,23 @@ def test_a_waiver_covers_one_finding_and_leaves_the_others():
 
 def test_unused_waivers_of_cells_in_another_shard_are_not_told():
     assert board(waivers=(waiver(cells="other/*"),)).unused_waivers() == []
-    assert len(board(waivers=(waiver(), waiver(cells="other/*"))).unused_waivers()) == 1
+    target = board(waivers=(waiver(), waiver(cells="other/*")))
+    fill(target)
+    assert target.unused_waivers() == [waiver()]
+
+
+def test_nothing_is_said_of_a_waiver_while_its_check_has_no_verdict():
+    items = (waiver(), waiver(check="config.keys"), waiver(check="*"))
+    target = board(cell("a/x"), cell("a/y"), waivers=items)
+    fill(target, "a/x")
+    fill(target, "a/y", layers_coverage=CheckResult(id="layers.coverage", error=CRASH))
+    assert target.unused_waivers() == [items[1]]
+
+
+def test_of_two_waivers_of_one_finding_the_second_is_of_no_use():
+    target = board(waivers=(waiver(), waiver(check="layers.*")))
+    fill(target, layers_coverage=bad())
+    assert target.unused_waivers() == [waiver(check="layers.*")]
 
 
 def test_what_is_required_may_not_be_skipped():

@@ -31,10 +31,11 @@ LEVELS = {
         "comparison",
         "known_good",
         "atomic",
+        "costs",
     ),
     2: ("checks", "methods"),
     3: ("subject", "live", "behaviour", "probes"),
-    4: ("worker", "workers", "runner", "process", "provision", "references", "board", "overlay"),
+    4: ("worker", "workers", "runner", "process", "provision", "references", "board", "overlay", "pull_request"),
     5: ("cli", "commands"),
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from checker.commands.child import ask
@@ -21,10 +22,9 @@ def examine(device: str) -> ExitCode:
     lines += [f"{name:<16} {version}" for name, version in environment.packages.items()]
     sys.stdout.write("\n".join(lines) + "\n\n")
     if "torch" not in environment.packages:
-        sys.stdout.write(
-            "depth static   works\n"
-            "depth load     does not work: torch is not installed; pip install 'quant-verify[torch]'\n"
-        )
+        in_image = os.environ.get("QUANT_VERIFY_IN_IMAGE") == "1"
+        remedy = "take the image without -static" if in_image else "pip install 'quant-verify[torch]'"
+        sys.stdout.write(f"depth static   works\ndepth load     does not work: torch is not installed; {remedy}\n")
         return ExitCode.UNVERIFIED
     try:
         answer = ask("checker.probes.health", {"device": device}, timeout=SECONDS)

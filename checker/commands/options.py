@@ -64,6 +64,11 @@ class RunArguments:
         """From which severity on a finding fails the run."""
         return Severity(self.fail_on)
 
+    @property
+    def partial(self) -> bool:
+        """Whether less is judged than the matrix says, so that it cannot be told what in the matrix is of no use."""
+        return any((self.shard, self.only, self.depth, self.select, self.ignore, self.weights))
+
     def shard_numbers(self) -> tuple[int, int] | None:
         """(index, count) of ``--shard I/N``.
 

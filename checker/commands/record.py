@@ -1,4 +1,4 @@
-"""``record``: the references of a matrix's baselines, and the texts of its quantized models, into the repository."""
+"""``record``: references of a matrix's baselines, texts of its quantized models, and costs, into the repository."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from checker import costs
 from checker.commands.deliver import at_least_unverified
 from checker.commands.options import RunArguments, split
 from checker.commands.run import arguments_of, suite_of
@@ -63,10 +64,12 @@ def record_matrix(matrix: str, options: Mapping[str, Any]) -> ExitCode:
     require_folders(deep)
     written, failed = _record_references(loaded.cells, deep, recorder)
     suite = replace(suite_of(loaded), cells=deep)
-    run, code = run_suite(suite, replace(arguments, only=()))
+    part = () if len(deep) == len(loaded.cells) else tuple(cell.id for cell in deep)
+    run, code = run_suite(suite, replace(arguments, only=part))
     if run.interrupted is not None:
         return code
     kept = _record_texts(run, recorder)
+    _record_costs(run, recorder)
     recorder.say(f"{figures.plural(written, 'reference')} and {figures.plural(kept, 'text')} in {recorder.folder}")
     if not failed and all(_is_good(cell) for cell in run.cells) and code is ExitCode.FAILED:
         return ExitCode.PASSED  # only texts that were recorded otherwise before, and are known now
@@ -165,6 +168,19 @@ def _record_texts(run: RunResult, recorder: _Recorder) -> int:
         ]
         count += add(recorder.folder / KNOWN_GOOD, cell.cell.id, known)
     return count
+
+
+def _record_costs(run: RunResult, recorder: _Recorder) -> None:
+    """What every cell took, for ``plan``; what is there of other cells stays."""
+    path = recorder.folder / costs.FILE
+    known: dict[str, float] | None = None
+    try:
+        known = costs.read(path)
+    except Unavailable as reason:
+        recorder.say(f"{reason}; it is written anew")
+    seconds = costs.updated(known or {}, run.cells)
+    if seconds != known:
+        costs.write(path, seconds)
 
 
 def _texts(cell: CellResult) -> list[dict[str, Json]]:

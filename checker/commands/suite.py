@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from checker.board import Board, RunFacts
 from checker.checkpoint.gguf_files import is_gguf
+from checker.commands import outputs
 from checker.commands.deliver import Said, at_least_unverified, deliver, warn
 from checker.commands.options import RunArguments, split, worker_count
 from checker.domain import Cell, ExitCode, RunResult, Waiver
@@ -66,14 +67,19 @@ def run_suite(suite: Suite, arguments: RunArguments) -> tuple[RunResult, ExitCod
             for update in runner:
                 if _take_in(update, board, progress):
                     reports.write(board.result())
-        for waiver in board.unused_waivers() if board.interrupted is None else ():
-            place = f"{waiver.location.file}:{waiver.location.line}: " if waiver.location else ""
-            warn(f"{place}the waiver of {waiver.check} on {waiver.cells} covers nothing; remove it")
+        tell_unused(() if arguments.partial or board.interrupted is not None else board.unused_waivers())
         run = board.result()
         reports.write(run)
         code = show(run, arguments)
         runner.wait(SCRATCH_SECONDS)
     return run, code if reports.failure is None else at_least_unverified(code)
+
+
+def tell_unused(waivers: Iterable[Waiver]) -> None:
+    """Say which waivers are of no use, each with its place in the matrix."""
+    for waiver in waivers:
+        place = f"{waiver.location.file}:{waiver.location.line}: " if waiver.location else ""
+        warn(f"{place}the waiver of {waiver.check} on {waiver.cells} covers nothing; remove it")
 
 
 def _prepare(suite: Suite, arguments: RunArguments) -> tuple[Board, Runner]:
@@ -135,7 +141,7 @@ def _take_in(update: Update, board: Board, progress: Progress) -> bool:
 
 
 class Reports:
-    """The report files, rewritten as results arrive; a folder that cannot be written does not stop the run.
+    """The report files and outputs, rewritten as results arrive; what cannot be written does not stop the run.
 
     ``failure`` is why the latest state could not be written; the verdict still goes to stdout.
     """
@@ -146,18 +152,25 @@ class Reports:
 
     def write(self, run: RunResult) -> None:
         """Write the reports of what is known now; only the first of several failures in a row is told."""
+        failure = _failure(lambda: self._write_reports(run))
+        failure = _failure(lambda: outputs.write_run(run, None if failure else self._folder)) or failure
+        if failure is not None and self.failure is None:
+            warn(str(failure))
+        self.failure = failure
+
+    def _write_reports(self, run: RunResult) -> None:
         from checker.reporters import write_reports
 
-        if self._folder is None:
-            return
-        try:
+        if self._folder is not None:
             write_reports(run, self._folder)
-        except Unavailable as failure:
-            if self.failure is None:
-                warn(str(failure))
-            self.failure = failure
-        else:
-            self.failure = None
+
+
+def _failure(write: Callable[[], None]) -> Unavailable | None:
+    try:
+        write()
+    except Unavailable as failure:
+        return failure
+    return None
 
 
 @contextlib.contextmanager

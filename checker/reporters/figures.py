@@ -42,6 +42,7 @@ _TOTALS = {
     "error": "not verified",
     "skip": "skipped",
 }
+_NO_JSON = tuple(map(non_finite, (math.nan, math.inf, -math.inf)))
 _VALUE_LIMIT = 200
 _THOUSAND, _MILLION = 1e3, 1e6
 _MANY = 10.0  # from here on nobody reads per cent
@@ -201,11 +202,16 @@ def predicate(finding: Finding) -> str:
     return rest or finding.message
 
 
+def bar(limit: Json) -> str:
+    """What a finding's limit is called: a number is a ``limit``, also one that stands as its name in a report."""
+    return "expected" if isinstance(limit, str) and limit not in _NO_JSON else "limit"
+
+
 def comparison(finding: Finding) -> str:
     """``observed 2.13, limit 1.2``, as far as the finding has them; what is no number is ``expected``."""
-    bar = "expected" if isinstance(finding.limit, str) else "limit"
-    parts = (("observed", value(finding.observed, finding.unit)), (bar, value(finding.limit, finding.unit)))
-    return ", ".join(f"{name} {text}" for name, text in parts if text)
+    parts = (("observed", finding.observed), (bar(finding.limit), finding.limit))
+    texts = ((name, value(figure, finding.unit)) for name, figure in parts)
+    return ", ".join(f"{name} {text}" for name, text in texts if text)
 
 
 def by_outcome(checks: Iterable[CheckResult]) -> dict[Outcome, list[CheckResult]]:

@@ -145,8 +145,7 @@ def _body(findings: list[Finding]) -> str:
 
 def _lines(finding: Finding) -> Iterator[str]:
     yield _clean(f"{figures.label(finding).upper()} {figures.sentence(finding)}")
-    bar = "expected" if isinstance(finding.limit, str) else "limit"
-    for name, figure in (("observed", finding.observed), (bar, finding.limit)):
+    for name, figure in (("observed", finding.observed), (figures.bar(finding.limit), finding.limit)):
         if text := figures.value(figure, finding.unit):
             yield _clean(f"  {name}: {text}")
     if finding.hint:
@@ -171,10 +170,11 @@ def _properties(run: RunResult, cell: CellResult) -> dict[str, str]:
 
 
 def _property(figure: Json) -> str:
-    """A figure in full, or nothing for what is no single figure."""
-    if isinstance(figure, str):
-        return figure
-    return json.dumps(json_v1.plain(figure)) if isinstance(figure, bool | int | float) else ""
+    """A figure in full, or nothing for what is no single figure; a number that JSON lacks by its name."""
+    if not isinstance(figure, str | bool | int | float):
+        return ""
+    value = json_v1.plain(figure)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _clean(text: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections import Counter
 from itertools import zip_longest
 from typing import Annotated, Literal
 
@@ -254,7 +255,7 @@ def _parsed(text: str, source: str) -> Json:
 def _without_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"key {_shown(twice)} stands twice in one object")
     return table
 

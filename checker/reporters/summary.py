@@ -19,7 +19,7 @@ _CHART = 20  # cells with a chart
 _ROWS = 10  # findings shown of one check
 _NAMES = 6  # checks named where several share a reason
 _NAME_LIMIT = 120
-_MARKS = {
+MARKS = {
     Outcome.PASS: "✅ pass",
     Outcome.WARN: "⚠️ warn",
     Outcome.FAIL: "❌ fail",
@@ -31,22 +31,22 @@ _HEADLINES = {ExitCode.PASSED: "✅", ExitCode.FAILED: "❌"}
 
 def render(run: RunResult, budget: int = _BUDGET) -> str:
     """The summary, at most ``budget`` bytes of it (900 kB unless told otherwise)."""
-    parts = [_heading(run)]
+    parts = [heading(run)]
     foot = _environment(run.environment)
-    room = budget - _CLOSING - sum(_bytes(part) for part in (*parts, foot))
+    room = budget - _CLOSING - sum(size(part) for part in (*parts, foot))
     if run.cells:
-        table = "\n".join(_table(run.cells, min(room, budget // _TABLE_SHARE)))
-        parts.append(table)
-        room -= _bytes(table)
-    worst_first = sorted(run.cells, key=lambda cell: list(Outcome).index(cell.outcome))
-    chart = _chart(worst_first)
-    if chart and _bytes(chart) <= room:
+        rows = table(run.cells, min(room, budget // _TABLE_SHARE))
+        parts.append(rows)
+        room -= size(rows)
+    ordered = worst_first(run.cells)
+    chart = _chart(ordered)
+    if chart and size(chart) <= room:
         parts.append(chart)
-        room -= _bytes(chart)
-    blocks = [block for cell in worst_first for block in _blocks(cell)]
+        room -= size(chart)
+    blocks = [block for cell in ordered for block in _blocks(cell)]
     blocks += [f"Note on {_cells(ids)}: {markdown(note)}" for note, ids in figures.notes_of(run)[:_ROWS]]
     for number, block in enumerate(blocks):
-        room -= _bytes(block)
+        room -= size(block)
         if room < 0:
             parts.append(f"_{figures.plural(len(blocks) - number, 'more block')} left out: see report.json._")
             break
@@ -61,17 +61,29 @@ def _cells(ids: list[str]) -> str:
     )
 
 
-def _bytes(part: str) -> int:
+def worst_first(cells: Iterable[CellResult]) -> list[CellResult]:
+    """The cells by outcome, those of one outcome in the order in which they come."""
+    return sorted(cells, key=lambda cell: list(Outcome).index(cell.outcome))
+
+
+def size(part: str) -> int:
+    """Bytes of a part and of the empty line behind it."""
     return len(part.encode()) + len(b"\n\n")
 
 
-def _heading(run: RunResult) -> str:
+def heading(run: RunResult) -> str:
+    """The verdict, how many cells have which, and what the exit code means."""
     code = run.exit_code
     shard = f" Shard {markdown(run.shard)}." if run.shard else ""
     return (
         f"## {_HEADLINES.get(code, '🚫')} quant-verify: {figures.VERDICTS[code]}\n\n"
         f"**{figures.totals_sentence(run)}.**{shard} Exit code {int(code)}: {figures.exit_meaning(run)}."
     )
+
+
+def table(cells: Iterable[CellResult], room: int) -> str:
+    """A row for each cell, as many as ``room`` bytes hold, and how many more there are."""
+    return "\n".join(_table(cells, room))
 
 
 def _table(cells: Iterable[CellResult], room: int) -> Iterator[str]:
@@ -91,7 +103,7 @@ def _row(cell: CellResult) -> str:
     layer = "" if worst is None else f"{markdown_cell(worst[0], _NAME_LIMIT)} R {figures.value(worst[1])}"
     name = markdown_cell(cell.cell.id, _NAME_LIMIT)
     time = figures.duration(cell.seconds)
-    return f"| {name} | {_MARKS[cell.outcome]} | {_memory(cell)} | {layer} | {time} |"
+    return f"| {name} | {MARKS[cell.outcome]} | {_memory(cell)} | {layer} | {time} |"
 
 
 def _memory(cell: CellResult) -> str:
@@ -134,7 +146,7 @@ def _blocks(cell: CellResult) -> Iterator[str]:
     blocks = [*_verdicts(cell)]
     if blocks:
         again = f", attempt {cell.attempts}" if cell.attempts > 1 else ""
-        yield f"### {_MARKS[cell.outcome]}: {markdown(cell.cell.id, _NAME_LIMIT)}{again}\n\n{blocks[0]}"
+        yield f"### {MARKS[cell.outcome]}: {markdown(cell.cell.id, _NAME_LIMIT)}{again}\n\n{blocks[0]}"
         yield from blocks[1:]
 
 

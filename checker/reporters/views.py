@@ -178,7 +178,7 @@ def _finding(finding: Finding) -> FindingView:
         where=one_line(finding.where, _NAME),
         message=one_line(figures.predicate(finding), _LINE),
         observed=figures.value(finding.observed, one_line(finding.unit, _NAME)),
-        bar="expected" if isinstance(finding.limit, str) else "limit",
+        bar=figures.bar(finding.limit),
         limit=figures.value(finding.limit, one_line(finding.unit, _NAME)),
         waiver="" if waived is None else f"until {waived.until.isoformat()}: {one_line(waived.reason, _LINE)}",
     )

@@ -167,6 +167,7 @@ def test_the_library_accepts_only_what_is_marked_as_stricter(row, tmp_path):
     assert (library_refusal(row.raw, tmp_path / "x.safetensors") is None) == row.stricter
 
 
+@pytest.mark.exact
 def test_every_type_of_the_library_is_read_without_a_problem(tmp_path):
     header = packed({f"layer.{code}": (code, [2, 4]) for code in BITS} | {"scalar": ("F32", [])})
     raw = container({"__metadata__": {"format": "pt"}, **header}, bytes(sum(BITS.values()) + 4))

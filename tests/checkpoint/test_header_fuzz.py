@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from raw_files import container, entry, library_refusal, packed
@@ -104,6 +105,7 @@ def arranged(draw) -> bytes:
     return container(dict(items), bytes(max(0, size + draw(st.sampled_from([0, 0, 0, -1, 1])))))
 
 
+@pytest.mark.exact
 @BOUNDED
 @given(raw=edited_bytes())
 def test_edited_bytes(raw, tmp_path):
@@ -116,6 +118,7 @@ def test_edited_fields(raw, tmp_path):
     assert_not_laxer(raw, tmp_path)
 
 
+@pytest.mark.exact
 @BOUNDED
 @given(raw=arranged())
 def test_arranged_tensors(raw, tmp_path):

@@ -39,6 +39,15 @@ def work(recorded: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(recorded, tmp_path / "work", symlinks=True))
 
 
+def test_what_each_cell_took_is_recorded_and_plan_reads_it(recorded: Path):
+    path = recorded / "references" / "costs.json"
+    [(cell, seconds)] = json.loads(path.read_text())["seconds"].items()
+    assert cell == "tiny/nf4"
+    assert 0.5 < seconds < 600
+    done = quant_verify("plan", cwd=recorded)
+    assert (done.code, done.err) == (0, "")
+
+
 def test_a_run_uses_what_was_recorded(work: Path):
     shutil.rmtree(work / "quant-verify-report", ignore_errors=True)
     done = quant_verify("run", cwd=work)

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import pytest
 
+from checker.matrix.jobs import plan
 from checker.matrix.packages import belongs_to_torch, canonical, label, wrong_package, wrong_version
-from checker.matrix.select import only, plan, shard
+from checker.matrix.select import only, shard
 
 HEAD = """\
 version: 1

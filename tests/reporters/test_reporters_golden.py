@@ -80,16 +80,19 @@ def test_page(measured_run: RunResult, golden: Golden) -> None:
     golden("report.html", page.replace("><", ">\n<"))
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("width", [80, 120])
 def test_table_with_divergence(measured_run: RunResult, golden: Golden, width: int) -> None:
     golden(f"table-measured-{width}.txt", table_text(measured_run, width))
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("width", [80, 120])
 def test_table(run: RunResult, golden: Golden, width: int) -> None:
     golden(f"table-{width}.txt", table_text(run, width))
 
 
+@pytest.mark.exact
 def test_table_verbose(run: RunResult, golden: Golden) -> None:
     golden("table-verbose.txt", table_text(run, 100, verbose=True))
 
