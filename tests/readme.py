@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -94,10 +95,16 @@ def limits() -> str:
     return table(("limit", "warn", "fail", "only for"), *sorted(rows))
 
 
+def shown_commands() -> list[str]:
+    """Names of the commands that ``--help`` lists; the others are the Action's."""
+    return sorted(name for name, command in cli.commands.items() if not command.hidden)
+
+
 def commands() -> str:
     """Each command with its arguments and the first sentence of its help."""
     rows = []
-    for name, command in sorted(cli.commands.items()):
+    for name in shown_commands():
+        command = cli.commands[name]
         pieces = command.collect_usage_pieces(click.Context(command))
         usage = " ".join(["quant-verify", name, *(piece for piece in pieces if piece != "[OPTIONS]")])
         rows.append((f"`{usage}`", (command.help or "").partition("\n\n")[0].replace("\n", " ")))
@@ -132,11 +139,27 @@ def more_options() -> str:
     shared = options_of("run")
     rows = [
         (f"`{command}`", *option_row(option))
-        for command in sorted(cli.commands)
+        for command in shown_commands()
         for name, option in options_of(command).items()
         if name not in shared or option_row(option) != option_row(shared[name])
     ]
     return table(("command", "option", "environment", "meaning"), *rows)
+
+
+def described(part: str) -> dict[str, str]:
+    """Name and description of each of the ``inputs`` or ``outputs`` of the Action."""
+    definition = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
+    return {name: str(item["description"]) for name, item in definition[part].items()}
+
+
+def inputs() -> str:
+    """The inputs of the Action."""
+    return table(("input", "meaning"), *((f"`{name}`", text) for name, text in described("inputs").items()))
+
+
+def outputs() -> str:
+    """The outputs of the Action."""
+    return table(("output", "meaning"), *((f"`{name}`", text) for name, text in described("outputs").items()))
 
 
 def faults() -> str:
@@ -216,6 +239,8 @@ GENERATED: dict[str, Callable[[], str]] = {
     "commands": commands,
     "options": options,
     "more-options": more_options,
+    "inputs": inputs,
+    "outputs": outputs,
     "faults": faults,
 }
 MEASURED: dict[str, Callable[[str], str]] = {"depths": depths, "sample": sample}
