@@ -23,7 +23,7 @@ OPTIONS = [
 ]
 LONGEST_SUMMARY = 115  # of a check: one row of explain
 NO_OPTION = {"QUANT_VERIFY_CACHE", "QUANT_VERIFY_NETWORK_TIMEOUT"}  # variables that are read without an option
-# a variable that destroys files would outlive its purpose; QUANT_VERIFY_MATRIX is what run reads, not what merge expects
+# a variable that destroys files would outlive its purpose; QUANT_VERIFY_MATRIX is what run reads, not what merge wants
 NOT_SET_BY_ENVIRONMENT = {"--force", "--rebuild", "--matrix"}
 PLACEHOLDERS = {"quant-verify.yml"}  # the user's own files
 
