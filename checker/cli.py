@@ -256,7 +256,9 @@ def main() -> None:
         _say(str(error))
         code = ExitCode.UNVERIFIED
     except click.ClickException as error:
-        error.show()
+        from checker.commands.deliver import show_usage
+
+        show_usage(error)
         code = ExitCode.USAGE
     except click.exceptions.Abort:
         code = ExitCode.INTERRUPTED

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import click
 
 from checker.domain import ExitCode
 
@@ -43,6 +46,16 @@ def deliver(code: ExitCode, said: Said, *, annotate: bool) -> ExitCode:
 def at_least_unverified(code: ExitCode) -> ExitCode:
     """The exit code when a report is lost: never a success, but a failed check and an interrupt say more."""
     return ExitCode.UNVERIFIED if code in (ExitCode.PASSED, ExitCode.NOTHING_CHECKED) else code
+
+
+def show_usage(error: click.ClickException) -> None:
+    """What click says of a wrong command line, escaped: it repeats values that may come from a pull request."""
+    from checker.reporters import escape
+
+    text = io.StringIO()
+    error.show(text)
+    with contextlib.suppress(OSError):
+        sys.stderr.write(escape.log(text.getvalue()))
 
 
 def warn(text: str) -> None:
