@@ -79,7 +79,7 @@ def command_line(environment: Mapping[str, str]) -> tuple[str, list[str]]:
     if name == "compare":
         words = [*_expanded(name, words)]
     if name == "merge":
-        words = [*_expanded(name, words, may_miss=bool(matrix)), *([f"--matrix={matrix}"] if matrix else [])]
+        words = [*([f"--matrix={matrix}"] if matrix else []), *_expanded(name, words, may_miss=bool(matrix))]
     return name, words
 
 
@@ -163,8 +163,10 @@ def _expanded(name: str, words: Sequence[str], *, may_miss: bool = False) -> Ite
     """
     if not words:
         raise UsageError(f"command {name} needs the reports in the input args, such as jobs/*/report.json")
+    option = ""  # the word before, if it waits for a value: of merge and compare, all but --verbose take one
     for word in words:
-        if word.startswith("-") or not glob.has_magic(word):
+        before, option = option, word if word.startswith("--") and "=" not in word and word != "--verbose" else ""
+        if before or word.startswith("-") or not glob.has_magic(word):
             yield word
             continue
         found = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 - any path, absolute ones too

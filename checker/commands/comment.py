@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,15 +11,14 @@ from typing import Any
 
 from checker.commands.deliver import warn
 from checker.commands.options import RunArguments
+from checker.commands.reports import report_of
 from checker.domain import ErrorKind, ExitCode, RunResult
 from checker.errors import NotApplicable, Unavailable, UsageError
 from checker.pull_request.api import SECONDS, open_api
 from checker.pull_request.event import PullRequest, pull_request_of, read_event
 from checker.pull_request.sticky import Mode, Thread, state_of, write
 from checker.reporters import comment, escape
-from checker.reporters.json_v1 import read_report
 
-_LARGEST = 64 << 20  # bytes of a report
 _REPOSITORY = re.compile(r"\w[\w.-]*/(?!\.{1,2}$)[\w.-]+", re.ASCII)
 _SERVER = re.compile(r"https://[\w.-]+(?::\d{1,5})?", re.ASCII)
 _LONGEST = 200  # characters of a key
@@ -79,26 +77,15 @@ def _comment(mode: Mode, options: Mapping[str, Any], environment: Mapping[str, s
 
 
 def _report(path: Path) -> RunResult:
-    """The report, which another job may have written: a regular file of bearable size, and strictly of its schema.
+    """The report, which another job may have written.
 
     Raises:
         Unavailable: there is none, or it cannot be read.
     """
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise Unavailable(f"{path} is no file")
-            data = file.read(_LARGEST + 1)
-    except OSError as error:
-        raise Unavailable(f"the report {path} cannot be read: {error.strerror or error}") from None
-    if len(data) > _LARGEST:
-        raise Unavailable(f"the report {path} is larger than {_LARGEST >> 20} MiB")
-    try:
-        return read_report(data.decode(), str(path))
+        return report_of(str(path))[0]
     except UsageError as error:
         raise Unavailable(str(error)) from None
-    except (UnicodeDecodeError, RecursionError):
-        raise Unavailable(f"{path} is no report") from None
 
 
 def _this_run(environment: Mapping[str, str]) -> tuple[int, int] | None:

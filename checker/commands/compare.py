@@ -6,16 +6,14 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from checker.commands.deliver import Said, deliver
 from checker.commands.options import RunArguments
+from checker.commands.reports import report_of
 from checker.comparison import Comparison, compare
 from checker.domain import ExitCode, RunResult, Severity
-from checker.errors import UsageError
 from checker.reporters import comparison_json, comparison_markdown, comparison_text, escape, terminal
-from checker.reporters.json_v1 import read_report
 
 TOOL = "quant-verify"
 
@@ -42,12 +40,7 @@ def _report(path: str) -> RunResult:
 
     A newer version may judge otherwise; in the report it stands beside the environment, where the reader leaves it.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UsageError(f"cannot read the report {path}: {reason}") from None
-    run = read_report(text, path)
+    run, text = report_of(path)
     packages = {TOOL: str(json.loads(text)["tool"]["version"]), **run.environment.packages}
     return replace(run, environment=replace(run.environment, packages=packages))
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from checker.board import unused_waivers
 from checker.commands.deliver import at_least_unverified
 from checker.commands.options import RunArguments, split
+from checker.commands.reports import report_of
 from checker.commands.suite import Reports, checks_of, show, tell_unused
 from checker.commands.vocabulary import vocabulary
 from checker.domain import CellResult, CheckError, CheckResult, ErrorKind, ExitCode, RunResult
 from checker.errors import UsageError
 from checker.matrix import Matrix, load_matrix
 from checker.matrix.select import only
-from checker.reporters.json_v1 import read_report
 from checker.reporters.merge import Planned, merge
 
 NO_REPORT = CheckError(kind=ErrorKind.NOT_RUN, message="its job left no report")
@@ -29,7 +28,7 @@ def merge_reports(paths: tuple[str, ...], matrix: str | None, options: Mapping[s
             a planned cell that no report holds.
     """
     arguments = RunArguments(**options)
-    runs = [read_report(_text(path), path) for path in paths]
+    runs = [report_of(path)[0] for path in paths]
     if matrix is None:
         merged = merge(runs)
     else:
@@ -61,11 +60,3 @@ def _require_of_matrix(paths: Sequence[str], runs: Sequence[RunResult], loaded: 
             theirs = "without a matrix" if run.matrix_sha256 is None else "of another matrix, or of another state of it"
             message = f"{path}: matrix.sha256: the report is {theirs}, so it cannot be joined with {loaded.path}"
             raise UsageError(f"{message}; name the file that its job ran")
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UsageError(f"cannot read the report {path}: {reason}") from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from checker.commands.options import RunArguments
+from checker.commands.reports import forget
 from checker.commands.suite import Suite, run_suite
 from checker.commands.vocabulary import vocabulary
 from checker.domain import Cell, Depth, ExitCode, ModelRef, Settings
@@ -19,6 +20,7 @@ from checker.matrix import Matrix, load_matrix
 def run_matrix(matrix: str, options: Mapping[str, Any]) -> ExitCode:
     """``quant-verify run``."""
     arguments = arguments_of(options)
+    forget(arguments.folder())
     loaded = load_matrix(matrix, vocabulary(), forced=arguments.forced())
     return run_suite(suite_of(loaded), arguments)[1]
 
@@ -39,6 +41,7 @@ def run_checkpoints(checkpoints: tuple[str, ...], baseline: str | None, options:
     from checker.matrix.references import expand_checkpoints, parse_reference
 
     arguments = arguments_of(options)
+    forget(arguments.folder())
     settings = Settings(**{"depth": Depth.STATIC, **arguments.forced()})  # type: ignore[arg-type]
     refs = list(dict.fromkeys(ref for text in checkpoints for ref in expand_checkpoints(text, Path())))
     origin = parse_reference(baseline, Path()) if baseline not in (None, "auto") else None

@@ -218,8 +218,13 @@ def require_folders(cells: Sequence[Cell]) -> None:
     Raises:
         MatrixError: names every such folder and its place.
     """
+    in_image = os.environ.get("QUANT_VERIFY_IN_IMAGE") == "1"
+    mounted = ", whether the container has that folder (docker run --volume)," if in_image else ","
     mistakes = [
-        Mistake(f"the folder {ref.name} does not exist; check the path, or write hf:ORG/NAME for the Hub", cell.origin)
+        Mistake(
+            f"the folder {ref.name} does not exist; check the path{mounted} or write hf:ORG/NAME for the Hub",
+            cell.origin,
+        )
         for cell in cells
         for ref in (cell.baseline, cell.checkpoint)
         if ref is not None and ref.kind == "folder" and not _is_there(ref.name)

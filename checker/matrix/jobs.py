@@ -128,9 +128,11 @@ def _entry(name: str, job: _Work) -> dict[str, Json]:
 
 
 def _minutes(cells: Sequence[Cell]) -> int:
-    """Every cell's time limit, the longest of each baseline once more for its reference, and the setup."""
+    """Every cell's time limit, the longest of each baseline once more for its reference, and the setup.
+
+    With a cell that has no limit it is GitHub's own, or what the others may take where that is longer.
+    """
     limits = [cell.settings.timeout for cell in cells if cell.settings.timeout is not None]
-    if len(limits) < len(cells):
-        return _UNLIMITED_MINUTES
     groups = grouped((cell.baseline, cell.settings.timeout or 0.0) for cell in cells if cell.baseline is not None)
-    return math.ceil((sum(limits) + sum(map(max, groups.values()))) / 60) + _SETUP_MINUTES
+    minutes = math.ceil((sum(limits) + sum(map(max, groups.values()))) / 60) + _SETUP_MINUTES
+    return minutes if len(limits) == len(cells) else max(minutes, _UNLIMITED_MINUTES)

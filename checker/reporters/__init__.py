@@ -8,6 +8,8 @@ from checker.atomic import replacing
 from checker.domain import RunResult
 from checker.errors import Unavailable
 
+REPORT_FILES = ("report.json", "junit.xml", "report.html", "summary.md")
+
 
 def write_reports(run: RunResult, folder: Path) -> None:
     """Write junit.xml, report.json, summary.md and report.html, each whole or not at all.
@@ -19,12 +21,7 @@ def write_reports(run: RunResult, folder: Path) -> None:
     """
     from checker.reporters import html, json_v1, junit, summary
 
-    texts = {
-        "report.json": json_v1.render(run),
-        "junit.xml": junit.render(run),
-        "report.html": html.render(run),
-        "summary.md": summary.render(run),
-    }
+    texts = dict(zip(REPORT_FILES, (item.render(run) for item in (json_v1, junit, html, summary)), strict=True))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():

@@ -48,7 +48,7 @@ def given(**inputs: str) -> dict[str, str]:
         ({"command": "plan", "args": "--max-jobs 3"}, ("plan", ["--max-jobs", "3"])),
         ({"command": " record "}, ("record", [])),
         ({"command": "merge", "args": "a.json b.json"}, ("merge", ["a.json", "b.json"])),
-        ({"command": "merge", "args": "a.json", "matrix": "-m.yml"}, ("merge", ["a.json", "--matrix=-m.yml"])),
+        ({"command": "merge", "args": "a.json", "matrix": "-m.yml"}, ("merge", ["--matrix=-m.yml", "a.json"])),
         ({"command": "compare", "args": "a.json b.json --quiet"}, ("compare", ["a.json", "b.json", "--quiet"])),
     ],
 )  # fmt: skip
@@ -89,6 +89,16 @@ def test_globs_are_those_of_reports_and_in_order(tmp_path: Path, monkeypatch: py
         "a/deep/report.json", "a/report.json", "b/report.json",
     ]  # fmt: skip
     assert command_line(given(command="merge", args="none/*", matrix="m.yml"))[1] == ["--matrix=m.yml"]
+    assert command_line(given(command="merge", args="--only a/* --verbose b/*"))[1] == [
+        "--only", "a/*", "--verbose", "b/report.json",
+    ]  # fmt: skip
+
+
+def test_the_value_of_an_option_is_no_glob_of_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.json").touch()
+    words = command_line(given(command="merge", args="*.json --only 'llama/*' --verbose *.json", matrix="m.yml"))[1]
+    assert words == ["--matrix=m.yml", "a.json", "--only", "llama/*", "--verbose", "a.json"]
 
 
 def test_a_command_of_the_same_process(

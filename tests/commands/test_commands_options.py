@@ -102,6 +102,12 @@ def test_all_missing_folders_are_named(tmp_path):
     assert [mistake.location.line for mistake in caught.value.mistakes] == [1, 2, 3]
 
 
+def test_in_the_image_a_missing_folder_may_be_one_that_is_not_mounted(monkeypatch):
+    monkeypatch.setenv("QUANT_VERIFY_IN_IMAGE", "1")
+    with pytest.raises(MatrixError, match="whether the container has that folder"):
+        require_folders([cell("folder", "/srv/models/x", line=1)])
+
+
 def test_a_lost_report_is_never_a_success():
     lost = {code: at_least_unverified(code) for code in ExitCode}
     assert lost[ExitCode.PASSED] is lost[ExitCode.NOTHING_CHECKED] is ExitCode.UNVERIFIED

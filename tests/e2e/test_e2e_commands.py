@@ -57,6 +57,22 @@ def test_merge_refuses_what_is_no_report(work, content):
     assert "some.json" in done.err
 
 
+def test_reports_of_an_earlier_run_do_not_outlive_a_mistake(work, matrix):
+    matrix("defaults: {depth: static}\nmodels: [{name: c, checkpoints: {nf4: ./models/nf4}}]\n")
+    assert quant_verify("run", "--report-dir", "out", cwd=work).code == 0
+    (work / "out" / "mine.txt").touch()
+    assert quant_verify("run", "--only", "absent/*", "--report-dir", "out", cwd=work).code == 2
+    assert [path.name for path in (work / "out").iterdir()] == ["mine.txt"]
+
+
+def test_merge_takes_the_folder_of_a_report(work, matrix):
+    matrix(MATRIX)
+    assert quant_verify("run", "--report-dir", "out", cwd=work).code == 1
+    merged = quant_verify("merge", "out", "--report-dir", "merged", cwd=work)
+    assert merged.code == 1
+    assert quant_verify("compare", "out", "merged", cwd=work).code == 0
+
+
 def test_merge_writes_annotations_for_the_shards(work, matrix):
     matrix(MATRIX)
     for index in (1, 2):

@@ -128,6 +128,15 @@ def test_a_plan():
     }
 
 
+def test_a_cell_without_a_limit_never_shortens_that_of_its_job():
+    cells = [cell("m/a", timeout=36_000.0), cell("m/b", timeout=36_000.0), cell("m/c", timeout=None)]
+    [limited] = plan(cells[:2])["include"]
+    [job] = plan(cells)["include"]
+    assert job["timeout-minutes"] == limited["timeout-minutes"] == 1830
+    [short] = plan([cell("m/a", timeout=60.0), cells[2]])["include"]
+    assert short["timeout-minutes"] == 360
+
+
 def test_recorded_costs_decide_which_job_is_long():
     cells = [cell(f"{name}/x", name) for name in "abcd"]
     costs = {"a/x": 10.0, "b/x": 10.0, "c/x": 10.0, "d/x": 300.0}
