@@ -17,6 +17,7 @@ prepare_docker() {
     export HF_HOME=${HF_HOME:-${XDG_CACHE_HOME:-${HOME:-$work/home}/.cache}/huggingface}
     export QUANT_VERIFY_CACHE=${QUANT_VERIFY_CACHE:-${XDG_CACHE_HOME:-${HOME:-$work/home}/.cache}}
     make_caches # or docker would, and they would belong to root
+    require_visible
     run_child docker image inspect "$image" >/dev/null 2>&1
     if [[ $status != 0 ]]; then
         group "docker pull $image"
@@ -45,6 +46,21 @@ docker_options() { # sets extra_words: the words of the input docker-options, qu
     while IFS= read -r -d '' word; do
         extra_words+=("$word")
     done <"$work/words"
+}
+
+require_visible() { # what the inputs name lies where the container sees it, or is mounted by docker-options
+    local path
+    case " ${extra_words[*]-}" in *' -v'* | *' --volume'* | *' --mount'*) return ;; esac
+    while IFS= read -r path; do
+        path=${path#"${path%%[![:space:]]*}"}
+        case $path/ in "$workspace"/* | "$temp"/* | "$HF_HOME"/* | "$QUANT_VERIFY_CACHE"/quant-verify/* | [!/]*) continue ;; esac
+        path=${path%%[*?[]*}
+        if [[ -e $path ]]; then
+            fail 2 "$path lies outside the workspace, and the container does not see it; mount it with the input docker-options: --volume $path:$path:ro"
+        fi
+    done <<<"${QUANT_VERIFY_CHECKPOINT:-}
+${QUANT_VERIFY_MATRIX:-}
+${QUANT_VERIFY_BASELINE:-}"
 }
 
 docker_line() { # action|comment: sets line, the words of the whole command
@@ -77,9 +93,14 @@ mount() { # PATH [ro]: at the same place in the container
     esac
 }
 
-hide_from_models() { # what other steps leave in RUNNER_TEMP: the orders to the runner, credentials of actions/checkout
+# What other steps leave in RUNNER_TEMP: the orders to the runner, the event that a comment follows, credentials of
+# actions/checkout. And what git would run for the next step that calls it: hooks and commands in .git.
+hide_from_models() {
     local path
-    if [[ -d $temp/_runner_file_commands ]]; then line+=(--tmpfs "$temp/_runner_file_commands:ro,size=64k"); fi
+    for path in "$temp/_runner_file_commands" "$workspace/.git" "$workspace"/*/.git; do
+        [[ ! -d $path ]] || line+=(--tmpfs "$path:ro,size=64k")
+    done
+    if [[ -d $temp/_github_workflow ]]; then mount "$temp/_github_workflow" ro; fi
     for path in "$temp"/git-credentials-*.config; do
         [[ ! -f $path ]] || line+=(--volume "/dev/null:$path:ro")
     done

@@ -36,22 +36,34 @@ limit_gpus() { # without a container: by CUDA_VISIBLE_DEVICES, which may be limi
     esac
 }
 
+of_this_runner() { # VARIABLE LIST [COUNT]: sets gpus to what this runner was given, or to the first so many of it
+    local given
+    [[ $2 != *[!A-Za-z0-9:/,_-]* ]] ||
+        fail 2 "$1 of this runner is '$2', which docker cannot be told; name the devices in the input gpus"
+    IFS=, read -r -a given <<<"$2"
+    [[ -z ${3:-} || $3 -le ${#given[@]} ]] ||
+        fail 3 "the input gpus is '$3', but $1 gives this runner ${#given[@]}: $2; ask for fewer, or choose another runner"
+    gpus=device=$(
+        IFS=,
+        echo "${given[*]:0:${3:-${#given[@]}}}"
+    )
+}
+
 docker_gpus() { # sets gpu_words, the options of docker run; none where the container gets no GPU
     local visible=${NVIDIA_VISIBLE_DEVICES:-}
     gpu_words=()
     wished_gpus
-    if [[ $gpus == auto ]]; then
-        case $visible in
-            void | none) gpus=none ;;
-            all) gpus=all ;;
-            '') if has_nvidia; then gpus=all; else gpus=none; fi ;;
-            *)
-                gpus=device=$visible
-                [[ $visible != *[!A-Za-z0-9:/,_-]* ]] ||
-                    fail 2 "NVIDIA_VISIBLE_DEVICES of this runner is '$visible', which docker cannot be told; set the input gpus"
-                ;;
-        esac
-    fi
+    case $gpus:$visible in
+        auto:void | auto:none) gpus=none ;;
+        auto:all) gpus=all ;;
+        auto:) if has_nvidia; then gpus=all; else gpus=none; fi ;;
+        none:* | device=* | all: | all:all | all:void | all:none) ;;
+        auto:* | all:*) of_this_runner NVIDIA_VISIBLE_DEVICES "$visible" ;;
+        *: | *:all | *:void | *:none) # docker counts from the first GPU of the machine
+            [[ -z ${CUDA_VISIBLE_DEVICES:-} ]] || of_this_runner CUDA_VISIBLE_DEVICES "$CUDA_VISIBLE_DEVICES" "$gpus"
+            ;;
+        *) of_this_runner NVIDIA_VISIBLE_DEVICES "$visible" "$gpus" ;;
+    esac
     case $gpus in
         none) ;;
         device=*) gpu_words=(--gpus "\"$gpus\"") ;; # the inner quotes are docker's: a list holds commas

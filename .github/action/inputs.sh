@@ -36,6 +36,17 @@ enter_folder() { # the working directory, which lies in the workspace
     cd "$folder"
 }
 
+forget_reports() { # those of an earlier run, which an upload could take for this one's
+    local name
+    case ${QUANT_VERIFY_COMMAND:-run} in
+        run | check)
+            for name in report.json junit.xml report.html summary.md; do
+                rm -f -- "${QUANT_VERIFY_REPORT_DIR:-quant-verify-report}/$name" || true
+            done
+            ;;
+    esac
+}
+
 use_caches() { # those in the folder of the input cache-dir, if it is given
     local given=${QUANT_VERIFY_CACHE_DIR:-}
     case $given in

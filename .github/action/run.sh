@@ -107,6 +107,7 @@ main() {
     mask_tokens
     check_inputs
     enter_folder
+    forget_reports
     use_caches
     prepare
     stop_if_interrupted

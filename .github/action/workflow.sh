@@ -8,7 +8,9 @@ HIDDEN=(GITHUB_OUTPUT GITHUB_ENV GITHUB_PATH GITHUB_STATE GITHUB_TOKEN GH_TOKEN 
 begin() { # folders; what the step may use and the tool may not
     trap unexpected EXIT
     workspace=${GITHUB_WORKSPACE:-$PWD}
-    temp=${RUNNER_TEMP:-${TMPDIR:-/tmp}}
+    temp=${RUNNER_TEMP:-}
+    [[ -n $temp ]] || own_temp=$(mktemp -d)
+    temp=${temp:-$own_temp}
     real_output=${GITHUB_OUTPUT:-}
     real_summary=${GITHUB_STEP_SUMMARY:-}
     token=${GITHUB_TOKEN:-}
@@ -119,7 +121,7 @@ finish() { # CODE: hand everything to the workflow, and end
         say "the outputs of the step could not be written"
         [[ $code != [04] ]] || code=3
     fi
-    rm -rf -- "$work" || true
+    rm -rf -- "$work" ${own_temp:+"$own_temp"} || true
     exit "$code"
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from checker import __version__
 from checker.domain import ExitCode
 from checker.errors import UsageError
 
@@ -30,23 +29,22 @@ models:
   # - name: published  # already quantized: folders, globs or Hub ids
   #   checkpoints: ["./models/*"]
 """
-WORKFLOW = f"""\
+WORKFLOW = """\
 name: quant-verify
 on: [pull_request]
-permissions: {{contents: read}}
+permissions: {contents: read}
 jobs:
   verify:
-    runs-on: ubuntu-latest
+    runs-on: ubuntu-latest  # or the labels of a machine with a GPU: [self-hosted, gpu]
     steps:
-      - uses: actions/checkout@v6
-        with: {{persist-credentials: false}}
-      - uses: actions/setup-python@v6
-        with: {{python-version: "3.12"}}
-      - run: pip install 'quant-verify[torch]=={__version__}'
-      - run: exec quant-verify run quant-verify.yml
-      - uses: actions/upload-artifact@v5
+      - uses: actions/checkout@v7
+        with: {persist-credentials: false}
+      - uses: org/quant-verify@v1
+        with: {matrix: quant-verify.yml}
+        env: {HF_TOKEN: "${{ secrets.HF_TOKEN }}"}  # for models that ask for a token
+      - uses: actions/upload-artifact@v7
         if: always()
-        with: {{name: quant-verify-report, path: quant-verify-report}}
+        with: {name: quant-verify-report, path: quant-verify-report}
 """
 FILES = {"quant-verify.yml": MATRIX, ".github/workflows/quant-verify.yml": WORKFLOW}
 

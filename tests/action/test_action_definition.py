@@ -7,7 +7,11 @@ import subprocess
 
 import pytest
 import readme
+import yaml
 from launcher import ACTION, ROOT, STEP, tool, variable
+
+from checker import __version__
+from checker.commands.init import FILES, WORKFLOW
 
 SCRIPTS = sorted((ROOT / ".github/action").glob("*.sh"))
 UNRELEASED = "ghcr.io/org/quant-verify@sha256:" + "0" * 64
@@ -42,6 +46,14 @@ def test_an_input_is_a_variable_and_leaves_that_of_the_job_in_force(name: str):
     assert re.fullmatch(
         rf"\$\{{\{{ inputs\.{name} \|\| env\.{variable(name)}{default} \}}\}}", STEP["env"][variable(name)]
     )
+
+
+def test_the_workflow_that_init_writes_uses_it():
+    steps = yaml.safe_load(WORKFLOW)["jobs"]["verify"]["steps"]
+    (step,) = [step for step in steps if step["uses"].startswith("org/quant-verify@")]
+    assert step["uses"] == f"org/quant-verify@v{max(1, int(__version__.partition('.')[0]))}"
+    assert {*step["with"]} <= {*INPUTS}
+    assert step["with"]["matrix"] in FILES
 
 
 def test_nothing_is_written_into_the_script():

@@ -75,7 +75,12 @@ def test_the_image_is_fetched_when_it_is_absent(with_docker: Machine):
         ("auto", "GPU-8f2a", True, ['"device=GPU-8f2a"']),
         ("all", "void", False, ["all"]),
         ("none", "all", True, None),
-        ("2", None, False, ["2"]),
+        ("2", None, False, ['"device=1,3"']),
+        ("1", "all", False, ['"device=1"']),
+        ("1", "2,3", True, ['"device=2"']),
+        ("2", "GPU-a,GPU-b,GPU-c", True, ['"device=GPU-a,GPU-b"']),
+        ("all", "2,3", True, ['"device=2,3"']),
+        ("0,1", "2,3", True, ['"device=0,1"']),
         ("0,1", None, False, ['"device=0,1"']),
         ("0, 1", None, False, ['"device=0,1"']),
         ("device=0", None, False, ['"device=0"']),
@@ -89,7 +94,7 @@ def test_gpus(with_docker: Machine, given, visible, device, options):
     elif given == "" and HAS_NVIDIA:
         pytest.skip("this machine has an NVIDIA device")
     variables = {} if visible is None else {"NVIDIA_VISIBLE_DEVICES": visible}
-    done = with_docker.run({**RUN, "gpus": given}, **variables, CUDA_VISIBLE_DEVICES="1")
+    done = with_docker.run({**RUN, "gpus": given}, **variables, CUDA_VISIBLE_DEVICES="1,3,4")
     assert done.code == 0, done.log
     words = line(with_docker)
     assert after(words, "--gpus") == (options or [])
@@ -97,6 +102,14 @@ def test_gpus(with_docker: Machine, given, visible, device, options):
     assert ("CUDA_VISIBLE_DEVICES" in after(words, "--env")) == (options == ["all"]), (
         "numbers of a list are others inside"
     )
+
+
+def test_a_count_beyond_what_the_runner_was_given(with_docker: Machine):
+    done = with_docker.run({**RUN, "gpus": "3"}, NVIDIA_VISIBLE_DEVICES="4,5")
+    assert (done.code, done.outputs["verdict"]) == (3, "unverified")
+    assert "the input gpus is '3', but NVIDIA_VISIBLE_DEVICES gives this runner 2: 4,5" in done.error
+    assert with_docker.run({**RUN, "gpus": "3"}).code == 0
+    assert after(line(with_docker), "--gpus") == ["3"]
 
 
 @pytest.mark.parametrize(
@@ -205,10 +218,27 @@ def test_a_hub_cache_of_its_own_is_mounted_too(with_docker: Machine):
 def test_what_other_steps_left_in_the_temporary_folder_is_hidden(with_docker: Machine):
     secret = with_docker.temp / "git-credentials-1.config"
     secret.touch()
+    (with_docker.temp / "_github_workflow").mkdir()
+    folders = [with_docker.workspace / ".git", with_docker.workspace / "model/.git"]
+    for folder in folders:
+        folder.mkdir()
     assert with_docker.run(RUN).code == 0
     words = line(with_docker)
     assert f"/dev/null:{secret}:ro" in after(words, "--volume")
-    assert f"{with_docker.temp}/_runner_file_commands:ro,size=64k" in after(words, "--tmpfs")
+    hidden = [with_docker.temp / "_runner_file_commands", *folders]
+    assert after(words, "--tmpfs")[1:] == [f"{folder}:ro,size=64k" for folder in hidden]
+    event = with_docker.temp / "_github_workflow"
+    assert f"{event}:{event}:ro" in after(words, "--volume")
+
+
+def test_reports_of_an_earlier_run_do_not_outlive_a_failed_pull(with_docker: Machine):
+    assert with_docker.run(RUN).code == 0
+    folder = with_docker.workspace / "quant-verify-report"
+    assert len([*folder.iterdir()]) == 4
+    (with_docker.notes / "present").unlink()
+    (with_docker.notes / "code-pull").write_text("1")
+    assert with_docker.run(RUN).code == 3
+    assert [*folder.iterdir()] == []
 
 
 def test_the_comment_is_posted_from_a_container_of_its_own(with_docker: Machine):
@@ -249,6 +279,20 @@ def test_the_working_directory_in_the_container(with_docker: Machine):
     assert done.code == 0, done.log
     assert after(line(with_docker), "--workdir") == [str(inner)]
     assert done.outputs["json"] == "inner/quant-verify-report/report.json"
+
+
+def test_a_folder_that_the_container_does_not_see_is_named(with_docker: Machine):
+    data = with_docker.folder / "data"
+    (with_docker.workspace / "model").rename(data)
+    for name, given in (("checkpoint", f"./model\n  {data}"), ("checkpoint", f"{data}*"), ("baseline", str(data))):
+        done = with_docker.run({**RUN, name: given})
+        assert done.code == 2
+        assert f"{data} lies outside the workspace" in done.error
+        assert f"docker-options: --volume {data}:{data}:ro" in done.error
+    assert with_docker.calls() == []
+    mount = f"--volume {data}:{data}:ro"
+    assert with_docker.run({**RUN, "checkpoint": str(data), "docker-options": mount}).code == 0
+    assert with_docker.run({**RUN, "checkpoint": "/absent"}).outputs["verdict"] == "usage-error"
 
 
 def test_a_workspace_with_a_colon_cannot_be_mounted(with_docker: Machine):
