@@ -286,4 +286,6 @@ def _stderr() -> Console:
         def on_broken_pipe(self) -> None:
             self.quiet = True
 
-    return Stderr(stderr=True, highlight=False)
+    # some runners give a step a terminal, but what is read there is a log
+    in_workflow = os.environ.get("GITHUB_ACTIONS") == "true"
+    return Stderr(stderr=True, highlight=False, force_interactive=False if in_workflow else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from checker.commands import suite
 from checker.commands.deliver import at_least_unverified
 from checker.commands.options import RunArguments, split, worker_count
 from checker.commands.suite import checks_of, require_folders, require_pinned, signals
@@ -106,6 +107,17 @@ def test_in_the_image_a_missing_folder_may_be_one_that_is_not_mounted(monkeypatc
     monkeypatch.setenv("QUANT_VERIFY_IN_IMAGE", "1")
     with pytest.raises(MatrixError, match="whether the container has that folder"):
         require_folders([cell("folder", "/srv/models/x", line=1)])
+
+
+@pytest.mark.parametrize("in_workflow", [True, False])
+def test_a_log_shows_no_live_display_even_where_the_runner_has_a_terminal(monkeypatch, in_workflow):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.delenv("TTY_INTERACTIVE", raising=False)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true" if in_workflow else "")
+    console = suite._stderr()
+    assert console.is_terminal
+    assert console.is_interactive is not in_workflow
 
 
 def test_a_lost_report_is_never_a_success():
