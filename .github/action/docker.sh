@@ -72,6 +72,7 @@ docker_line() { # action|comment: sets line, the words of the whole command
         mount "$temp"
         hide_from_models
         mount_caches
+        hide_saved_tokens
         mount_certificates
         [[ $offline == false ]] || line+=(--network none)
         line+=(${gpu_words[@]+"${gpu_words[@]}"})
@@ -115,7 +116,19 @@ mount_caches() {
         mkdir -p "${!name}"
         mount "${!name}"
     done
-    [[ ! -f ${HF_TOKEN_PATH:-} || $HF_TOKEN_PATH == "$HF_HOME"/* ]] || mount "$HF_TOKEN_PATH" ro
+}
+
+# A token that was saved on the runner goes in as a variable: the processes that open models do not get that.
+hide_saved_tokens() {
+    local path saved=${HF_TOKEN_PATH:-$HF_HOME/token}
+    if [[ -z ${HF_TOKEN:-} && -z ${HUGGING_FACE_HUB_TOKEN:-} && -f $saved ]]; then
+        HF_TOKEN=$(tr -d '[:space:]' <"$saved")
+        export HF_TOKEN
+        mask_tokens
+    fi
+    for path in "$HF_HOME/token" "$HF_HOME/stored_tokens"; do
+        [[ ! -f $path ]] || line+=(--volume "/dev/null:$path:ro")
+    done
 }
 
 mount_certificates() { # whatever authority this runner trusts, the container does

@@ -206,13 +206,29 @@ def test_caches_and_certificates_are_mounted(with_docker: Machine):
 
 def test_a_hub_cache_of_its_own_is_mounted_too(with_docker: Machine):
     hub = with_docker.folder / "hub"
-    token = with_docker.folder / "token"
-    token.touch()
     inside = with_docker.home / ".cache/huggingface/xet"
-    given = {"HF_HUB_CACHE": str(hub), "HF_TOKEN_PATH": str(token), "HF_XET_CACHE": str(inside)}
+    given = {"HF_HUB_CACHE": str(hub), "HF_XET_CACHE": str(inside)}
     assert with_docker.run(RUN, **given).code == 0
-    assert after(line(with_docker), "--volume")[4:] == [f"{hub}:{hub}", f"{token}:{token}:ro"]
+    assert after(line(with_docker), "--volume")[4:] == [f"{hub}:{hub}"]
     assert hub.is_dir()
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_token_saved_on_the_runner_goes_in_as_a_variable(with_docker: Machine, elsewhere: bool):
+    hub = with_docker.home / ".cache/huggingface"
+    hub.mkdir(parents=True)
+    saved = with_docker.folder / "token" if elsewhere else hub / "token"
+    saved.write_text("hf_saved\n")
+    (hub / "stored_tokens").write_text("[me]\nhf_token = hf_saved\n")
+    done = with_docker.run(RUN, **({"HF_TOKEN_PATH": str(saved)} if elsewhere else {}))
+    assert done.code == 0, done.log
+    hidden = [hub / "stored_tokens"] if elsewhere else [saved, hub / "stored_tokens"]
+    assert after(line(with_docker), "--volume")[4:] == [f"/dev/null:{path}:ro" for path in hidden]
+    assert with_docker.contained()["HF_TOKEN"] == "hf_saved"
+    assert "::add-mask::hf_saved" in done.log
+    assert "hf_saved" not in " ".join(line(with_docker))
+    with_docker.run(RUN, HF_TOKEN="hf_given")
+    assert with_docker.contained()["HF_TOKEN"] == "hf_given"
 
 
 def test_what_other_steps_left_in_the_temporary_folder_is_hidden(with_docker: Machine):
