@@ -158,6 +158,13 @@ def test_a_cell_is_rendered_again_when_anything_in_it_changes() -> None:
     assert "a second attempt" in html.render(run_of(first))
 
 
+def test_likelihood_without_divergence_is_not_called_divergence() -> None:
+    likelihood = {"outputs.likelihood": {"nll": 9.0, "baseline_nll": 8.0}}
+    assert "Divergence from the baseline" not in html.render(run_of(cell("a", measurements=likelihood)))
+    both = likelihood | {"outputs.divergence": divergence()}
+    assert "Divergence from the baseline" in html.render(run_of(cell("a", measurements=both)))
+
+
 def test_cells_that_left_are_forgotten() -> None:
     html.render(run_of(healthy("a"), failing("b")))
     assert "failed" not in html.render(run_of(healthy("a")))
