@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from checker.domain import ExitCode, Json, Outcome, RunResult
+from checker.domain import CheckResult, ExitCode, Json, Outcome, RunResult
 from checker.errors import NotApplicable
 from checker.pull_request.api import Api
 
@@ -76,7 +76,7 @@ def state_of(run: RunResult, key: str, made_by: tuple[int, int] | None = None) -
     )
 
 
-def _findings(checks: Json) -> list[list[str]]:
+def _findings(checks: Sequence[CheckResult]) -> list[list[str]]:
     found = {
         (check.id, finding.where, finding.severity.value)
         for check in checks
