@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from checker.reference import STAGES, Reference
 from checker.registry import Method
 
 if TYPE_CHECKING:
+    from checker.probes.decoded import Decoded
     from checker.probes.divergence import RowDistance
 
 NOT_RUN = "the forward pass fails (see outputs.finite)"
@@ -48,6 +49,7 @@ class Behaviour:
     reference: Callable[[], Reference]  # raises NotApplicable, Unavailable
     known: Callable[[], tuple[KnownText, ...]]
     facts: Callable[[type], Any]
+    decoded: Callable[[], Mapping[str, Decoded]]  # rows of weights, by the name of their packed tensor
     say: Callable[[str], None]
     model: Any = None
     logits: Any = None  # of the first row, [positions, vocabulary] float32 on the model's device
@@ -102,16 +104,21 @@ class Behaviour:
         if self.error is not None:
             raise self.error
 
+    @cached_property
+    def not_finite(self) -> int:
+        """How many logits are NaN or infinite."""
+        from checker.probes.forward import count_not_finite
+
+        return count_not_finite(self.logits)
+
     def outputs(self) -> OutputFacts:
         """Whether the logits are finite, and if not, where they stop to be."""
-        import torch
-
         from checker.probes.outputs import first_not_finite
 
         self.need_logits()
         if self.flaw:
             return OutputFacts(flaw=self.flaw)
-        count = int((~torch.isfinite(self.logits)).sum())
+        count = self.not_finite
         bad = count or not self.finite
         where = first_not_finite(self.model, self.rows[0][:-1]) if bad else ""
         return OutputFacts(
@@ -189,7 +196,9 @@ class Behaviour:
             self._run_first()
             return
         artifact: ArtifactFacts = self.facts(ArtifactFacts)
-        self.modules = compare_modules(self.model, self.checkpoint(), artifact, self.method, self._run_first)
+        self.modules = compare_modules(
+            self.model, self.checkpoint(), artifact, self.method, self._run_first, self.decoded()
+        )
 
     def _run_first(self) -> None:
         from checker.probes.forward import run_row
@@ -202,9 +211,7 @@ class Behaviour:
             raise Unavailable(NOT_RUN)
 
     def _need_finite(self, reference: Reference | None) -> None:
-        import torch
-
-        if not bool(torch.isfinite(self.logits).all()):
+        if self.not_finite:
             raise Unavailable("logits are not finite (see outputs.finite)")
         if reference is not None and self.logits.shape[1] != reference.summary.vocabulary:
             have, want = self.logits.shape[1], reference.summary.vocabulary
@@ -215,9 +222,8 @@ class Behaviour:
         from checker.probes.forward import run_row
 
         for row in reference.rows[len(self._distances) : count]:
-            if not self._distances:
-                logits = self.logits.clone()
-            else:
+            logits = self.logits
+            if self._distances:
                 self.say(f"position {sum(len(part.kl) for part in self._distances)} of the probe text")
                 logits, _ = run_row(self.model, row.tokens[:-1])
             self._distances.append(distance_of(logits, row))

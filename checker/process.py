@@ -100,8 +100,8 @@ class WorkerProcess:
         """Whether the process still runs; one started ahead may have been killed while it waited."""
         return self._process.poll() is None
 
-    def work(self, job: AnyJob, timeout: float | None) -> Iterator[AnyEvent]:
-        """Give the job and yield the events of the worker, ``Ended`` last.
+    def work(self, job: AnyJob, timeout: float | None, spent: float = 0.0) -> Iterator[AnyEvent]:
+        """Give the job and yield the events of the worker, ``Ended`` last; ``spent``: seconds of its time before it.
 
         Raises:
             WorkerDied: it crashed, was killed, ran out of time, or said something that is no event.
@@ -112,7 +112,7 @@ class WorkerProcess:
         with contextlib.suppress(BrokenPipeError):  # a worker that is dead already says so below
             self._process.stdin.write(JOB.dump_json(job) + b"\n")
             self._process.stdin.close()
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else time.monotonic() + timeout - spent
         for line in self._lines(deadline, timeout):
             try:
                 event = parse_event(line)

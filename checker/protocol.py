@@ -40,6 +40,7 @@ class Job:
     reference_error: CheckError | None = None  # why there is none although the cell has a baseline
     known_good: str | None = None  # the file of recorded texts
     overlay: str | None = None  # folder of the cell's libraries, first on the worker's path
+    stage: Literal["whole", "files", "model"] = "whole"  # what the first leaves in scratch, the second finds there
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from checker.process import WorkerDied, WorkerProcess
 from checker.protocol import Doing, Failed, Finished, Job, Known, ReferenceJob, Started
 from checker.provision import Provision, RunOptions, needs_torch
 from checker.references import References, identity_of, reference_job
+from checker.stages import Stage, stages
 from checker.workers import Workers
 
 RETRIED = (ErrorKind.CRASH, ErrorKind.OUT_OF_MEMORY, ErrorKind.NETWORK)  # infrastructure, tried once more
@@ -147,19 +149,28 @@ class Runner:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _judge(self, job: Job, *, more: bool) -> _Trouble | None:
-        wanted = {"preload": needs_torch(job.cell), "online": job.network is not None}
-        with self._workers.one(**wanted, overlay=job.overlay) as worker:
-            if more:
-                self._workers.prepare_next()
-            return self._listen(worker, job)
+        begin, trouble = time.monotonic(), None
+        with ExitStack() as ending:
+            # that of the model, which is the last, starts first: it imports torch while the files are judged
+            todo = [(ending.enter_context(self._worker(stage)), stage.job) for stage in reversed(stages(job))]
+            while todo and (trouble is None or not trouble.fatal):
+                worker, part = todo.pop()
+                if more and not todo:
+                    self._workers.prepare_next()
+                trouble = self._listen(worker, part, time.monotonic() - begin) or trouble
+        return trouble
 
-    def _listen(self, worker: WorkerProcess, job: Job) -> _Trouble | None:
+    def _worker(self, stage: Stage) -> AbstractContextManager[WorkerProcess]:
+        job = stage.job
+        return self._workers.one(preload=stage.preload, online=job.network is not None, overlay=job.overlay)
+
+    def _listen(self, worker: WorkerProcess, job: Job, spent: float) -> _Trouble | None:
         """Pass on what a worker says of a cell, until it has said all or is gone."""
         current: str | None = None
         trouble: _Trouble | None = None
         cell_id = job.cell.id
         try:
-            for event in worker.work(job, job.cell.settings.timeout):
+            for event in worker.work(job, job.cell.settings.timeout, spent):
                 if isinstance(event, Started):
                     current = event.check
                     self._updates.put(Update(cell_id=cell_id, started=current))

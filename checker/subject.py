@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ from checker.facts import (
     TextFacts,
     WeightFacts,
 )
+from checker.handover import Handed, read_handed, read_rows
 from checker.probes.artifact import find_quantization_config, gather_artifact
 from checker.protocol import Job
 from checker.reference import Reference, read_reference
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from checker.live import LiveModel
+    from checker.probes.decoded import Decoded
 
 
 @dataclass
@@ -85,6 +87,17 @@ class Subject:
                 self._errors[kind] = copy.copy(error)  # without the traceback, whose frames hold the model
                 raise
         return self._facts[kind]
+
+    def gathered(self, kind: type) -> Any:
+        """Facts of a type if they are there already, else None."""
+        return self._facts.get(kind)
+
+    @cached_property
+    def _handed(self) -> Handed:
+        return read_handed(Path(self.job.scratch)) if self.job.stage == "model" else Handed()
+
+    def _decoded(self) -> Mapping[str, Decoded]:
+        return read_rows(Path(self.job.scratch), self._handed.rows)
 
     @property
     def folder(self) -> Path:
@@ -145,19 +158,24 @@ class Subject:
         return found
 
     def _reference(self) -> Reference:
-        from checker.reference.identity import tokenizer_digest
-
         job = self.job
         if job.reference_error is not None:
             raise Unavailable(job.reference_error.message, job.reference_error.kind)
         if job.reference is None:
             raise NotApplicable("there is no baseline to compare with")
         reference = read_reference(Path(job.reference))
-        theirs, ours = reference.summary.identity.tokenizer, tokenizer_digest(self.folder)
+        theirs, ours = reference.summary.identity.tokenizer, self.tokenizer
         if theirs and ours and theirs != ours:
             message = f"the reference {job.reference} was made with another tokenizer than this checkpoint's"
             raise Unavailable(f"{message}; is {reference.summary.identity.baseline} its baseline?")
         return reference
+
+    @cached_property
+    def tokenizer(self) -> str:
+        """Digest of the checkpoint's tokenizer, "" when it has none."""
+        from checker.reference.identity import tokenizer_digest
+
+        return tokenizer_digest(self.folder) if self._handed.tokenizer is None else self._handed.tokenizer
 
     def known(self) -> tuple[KnownText, ...]:
         """The texts that this cell was recorded with, if any."""
@@ -197,9 +215,11 @@ class Subject:
         return resolve_device(self.job.cell.settings.device)
 
     def _artifact(self) -> ArtifactFacts:
-        return gather_artifact(self.checkpoint, self.baseline)
+        return self._handed.artifact or gather_artifact(self.checkpoint, self.baseline)
 
     def _weights(self) -> WeightFacts:
+        if self._handed.weights is not None:
+            return self._handed.weights
         from checker.probes.extent import reads_sample
         from checker.probes.weights import gather_weights
 
@@ -235,6 +255,7 @@ class Subject:
             reference=self.reference,
             known=self.known,
             facts=self.get,
+            decoded=self._decoded,
             say=self.say,
         )
         return LiveModel(

@@ -22,11 +22,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import BinaryIO
 
-from checker.domain import CheckError, CheckResult, ErrorKind, Finding, Json, Measurement, Outcome, Severity
+from checker.domain import CheckError, CheckResult, Depth, ErrorKind, Finding, Json, Measurement, Outcome, Severity
 from checker.errors import NotApplicable, Unavailable
-from checker.facts import ORDER, ArtifactFacts, RoundtripFacts
+from checker.facts import ArtifactFacts, RoundtripFacts
+from checker.handover import hand_over
 from checker.protocol import EVENT, JOB, AnyEvent, Doing, Ended, Failed, Finished, Job, Known, ReferenceJob, Started
 from checker.registry import Check, Limits, all_checks, all_methods
+from checker.stages import OF_FILES, rank
 from checker.subject import Subject
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -116,12 +118,12 @@ def judge(job: Job, send: Send) -> None:
     wanted = set(job.checks)
     table = all_checks()
     depth = job.cell.settings.depth
-    checks = sorted((item for item in table if item.id in wanted), key=lambda item: _rank(item, job))
+    checks = sorted((item for item in table if item.id in wanted), key=lambda item: rank(item, depth))
     roundtrip = any(need.kind is RoundtripFacts for item in checks for need in item.needs)
     libraries = _libraries(job)
     with Subject(job=job, say=lambda what: send(Doing(what=what)), needs_roundtrip=roundtrip) as subject:
         for item in checks:
-            if _rank(item, job)[0] > 1 and not subject.blocked:
+            if rank(item, depth)[0] > OF_FILES and not subject.blocked:
                 subject.blocked = _reason_not_to_load(table, subject)
             send(Started(check=item.id))
             finished = run_check(item, subject)
@@ -132,8 +134,11 @@ def judge(job: Job, send: Send) -> None:
             send(finished)
             if item.id == checks[0].id:
                 send(_known(subject))
-        if any(depth.includes(item.depth) and _rank(item, job)[0] > 1 for item in checks):
+        if any(depth.includes(item.depth) and rank(item, depth)[0] > OF_FILES for item in checks):
             send(_known(subject, loaded=True))
+        if job.stage == "files":
+            with contextlib.suppress(OSError, ValueError):  # it is then gathered again
+                hand_over(subject)
     send(Ended())
 
 
@@ -144,16 +149,6 @@ def _libraries(job: Job) -> dict[str, str]:
     from checker.overlay import seen
 
     return seen(job.overlay, job.cell.libraries)
-
-
-def _rank(item: Check, job: Job) -> tuple[int, str]:
-    """Position of the dearest facts that the check will get at this depth; checks of equal rank go by id."""
-    kinds = [need.kind for need in item.needs if need.kind in ORDER and (not need.optional or _is_deep(job))]
-    return max((ORDER.index(kind) for kind in kinds), default=0), item.id
-
-
-def _is_deep(job: Job) -> bool:
-    return job.cell.settings.depth.value != "static"
 
 
 def run_check(item: Check, subject: Subject) -> Finished:
@@ -219,7 +214,7 @@ def _verdict(item: Check, subject: Subject) -> Iterator[Finding | Measurement]:
     for need in item.needs:
         if need.kind is Limits:
             arguments.append(subject.limits(item))
-        elif need.optional and not _is_deep(subject.job):
+        elif need.optional and subject.job.cell.settings.depth is Depth.STATIC:
             arguments.append(None)
         else:
             arguments.append(subject.get(need.kind))

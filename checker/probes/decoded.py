@@ -25,11 +25,12 @@ SPOTS = 4  # of neighbouring rows; each costs a call of the decoder
 WHOLE = 2  # times the rows asked for: a weight of no more is decoded whole, in one call
 
 Rows = npt.NDArray[np.int64]
+Decoded = tuple[Rows, Float32]
+# what decoding a damaged or hostile weight may raise, besides NotApplicable
+UNDECODED = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
 
-def decode_rows(
-    checkpoint: Checkpoint, weight: StoredWeight, method: Method, count: int = ROWS
-) -> tuple[Rows, Float32]:
+def decode_rows(checkpoint: Checkpoint, weight: StoredWeight, method: Method, count: int = ROWS) -> Decoded:
     """At least ``count`` output rows of a weight, or all it has: their numbers, ascending, and their values.
 
     They lie at a few places spread over the weight; where the layout cuts it otherwise than by rows (groups that run on

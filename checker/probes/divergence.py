@@ -19,6 +19,7 @@ from checker.reference import Reference, Row
 FARTHEST = 1000.0  # nats; stands for infinity, which a token that became impossible costs, and for NaN
 BATCH = 8  # positions; neighbours are alike, so that the spread of a mean is taken from the means of batches
 Z = 1.959964  # of the normal distribution, 95 % two-sided
+AT_ONCE = 1 << 20  # logits that are compared at a time
 SMALLEST_LUMP = 1e-5  # probability
 LEAST_POWER, MOST_POWER = -7.0, 1.5  # of ten: the histogram's ends
 
@@ -49,27 +50,33 @@ class RowDistance:
 
 
 def distance_of(logits: Any, row: Row) -> RowDistance:
-    """Compare logits [positions or more, vocabulary] (float32, any device; overwritten) with a row of a reference."""
+    """Compare logits [positions or more, vocabulary] (float32, any device) with a row of a reference.
+
+    A few positions at a time: what is computed on the way takes several times the memory of the logits themselves.
+    """
+    step = max(1, AT_ONCE // logits.shape[1])
+    return joined([_distance(logits, row, slice(at, at + step)) for at in range(0, row.positions, step)])
+
+
+def _distance(logits: Any, row: Row, part: slice) -> RowDistance:
+    """The same of some positions; ``part`` may reach beyond the last."""
     import torch
 
-    count = row.positions
-    not_finite = int((~logits[:count].isfinite().all(dim=1)).sum())
-    logs = log_softmax(logits[:count])
-    tokens = torch.tensor(row.tokens[1:], device=logs.device)
-    entropies = -_weighted(logs, logs)
+    part = slice(part.start, min(part.stop, row.positions))
+    logs = log_softmax(logits[part].clone())
+    tokens = torch.tensor(row.tokens[1:][part], device=logs.device)
     true = logs.gather(1, tokens[:, None])[:, 0]
-    most = logs.argmax(dim=1)
-    theirs = torch.tensor(row.log_probabilities, device=logs.device)  # a copy: the file is mapped read-only
+    theirs = torch.tensor(row.log_probabilities[part], device=logs.device)  # a copy: the file is mapped read-only
     if row.likely is None:
         kl = _weighted(theirs, theirs - logs)
     else:
-        kl = lumped(theirs, logs.gather(1, torch.tensor(row.likely, device=logs.device).long()))
+        kl = lumped(theirs, logs.gather(1, torch.tensor(row.likely[part], device=logs.device).long()))
     return RowDistance(
         kl=np.nan_to_num(_double(kl), nan=FARTHEST).clip(0.0, FARTHEST),  # NaN: the model's logits are no numbers
-        same=most.cpu().numpy() == row.most_likely,
+        same=logs.argmax(dim=1).cpu().numpy() == row.most_likely[part],
         true_log_probabilities=_double(true),
-        entropies=_double(entropies),
-        not_finite=not_finite,
+        entropies=_double(-_weighted(logs, logs)),
+        not_finite=int((~logits[part].isfinite().all(dim=1)).sum()),
     )
 
 

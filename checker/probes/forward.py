@@ -14,7 +14,7 @@ from typing import Any
 from checker.errors import Unavailable
 from checker.probes.load import one_line, raise_environment_fault
 
-HEAD_ROWS = 8_192  # of the output head that are converted to float32 at a time
+STRIP = 1 << 20  # weights of the output head that are converted to float32 at a time
 # _convert_weight_packed_for_cpu in bitsandbytes/functional.py: out divisible by 32, in even
 KERNEL_LIMITS = ("must be divisible by block_n", "K must be even")
 
@@ -74,11 +74,19 @@ def product(hidden: Any, head: Any) -> Any:
     weight = head.weight
     logits = torch.empty((*hidden.shape[:-1], weight.shape[0]), dtype=torch.float32, device=hidden.device)
     hidden = hidden.float()
-    for start in range(0, weight.shape[0], HEAD_ROWS):
-        strip = weight[start : start + HEAD_ROWS].float()
-        bias = None if head.bias is None else head.bias[start : start + HEAD_ROWS].float()
-        logits[..., start : start + HEAD_ROWS] = torch.nn.functional.linear(hidden, strip, bias)
+    rows = max(1, STRIP // weight.shape[1])
+    for start in range(0, weight.shape[0], rows):
+        strip = weight[start : start + rows].float()
+        bias = None if head.bias is None else head.bias[start : start + rows].float()
+        logits[..., start : start + rows] = torch.nn.functional.linear(hidden, strip, bias)
     return logits
+
+
+def count_not_finite(logits: Any) -> int:
+    """NaN and infinities among logits [positions, vocabulary], one position at a time for the sake of memory."""
+    import torch
+
+    return int(torch.stack([(~position.isfinite()).sum() for position in logits]).sum()) if len(logits) else 0
 
 
 def inputs_of(model: Any, tokens: Sequence[int]) -> dict[str, Any]:

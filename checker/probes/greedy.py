@@ -13,7 +13,7 @@ from checker.probes.forward import float32_head, running
 Tokens = tuple[int, ...]
 
 MOST_ROWS = 8  # of one batch: the caches of more would not fit beside a large model
-MOST_LOGITS = 1 << 25  # float32 numbers held at a time, 128 MiB; one row may need more
+MOST_LOGITS = 1 << 22  # float32 numbers held at a time, 16 MiB; one row may need more
 LARGEST_LOSS = 1000.0  # nats; JSON knows no infinity
 # nats between the most likely token and another that counts as the same choice: cached and one-pass decoding, other
 # kernels and 16-bit heads move logits by up to this much

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,11 +17,10 @@ from typing import Any
 
 from checker.architecture import architecture_of
 from checker.checkpoint import Checkpoint
-from checker.coded import Float32
 from checker.errors import NotApplicable
 from checker.facts import ArtifactFacts, Flaw, StoredWeight
 from checker.facts.parts import ModuleErrorFact, ModuleErrorFacts
-from checker.probes.decoded import Rows, decode_rows
+from checker.probes.decoded import UNDECODED, Decoded, decode_rows
 from checker.probes.weights import undecodable
 from checker.registry import Method
 
@@ -32,18 +31,21 @@ CANCELLED = 0.25  # of what inputs and weights of random sign would give: smalle
 NO_LIMIT = 1e12  # stands for an infinite ratio, which JSON cannot hold
 EXPECTED = 1  # of the sums: ‖ŷ‖²
 LONGEST = 300  # characters of a reason
-_FAULTS = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 NOT_RUN = "it did not run, or no position reached it"
-
-Decoded = tuple[Rows, Float32]
 
 
 def compare_modules(
-    model: Any, checkpoint: Checkpoint, artifact: ArtifactFacts, method: Method, run: Callable[[], object]
+    model: Any,
+    checkpoint: Checkpoint,
+    artifact: ArtifactFacts,
+    method: Method,
+    run: Callable[[], object],
+    ready: Mapping[str, Decoded] | None = None,
 ) -> ModuleErrorFacts:
     """Call ``run``, which runs the model forward once, and compare each quantized module on the way.
 
-    Modules that cannot be compared are listed with the reason. Whatever ``run`` raises passes.
+    ``ready``: rows that were decoded before, by the name of their packed tensor; those of other weights are decoded
+    while the model runs. Modules that cannot be compared are listed with the reason. Whatever ``run`` raises passes.
 
     Raises:
         NotApplicable: the method's weights cannot be decoded.
@@ -52,7 +54,7 @@ def compare_modules(
         raise NotApplicable(method.not_decoded or f"weights of {method.id} cannot be decoded yet")
     found, left_out = _match(model, checkpoint, artifact)
     modules = [model.get_submodule(name) for name in found]
-    watch = _Watch(list(found.values()), lambda weight: decode_rows(checkpoint, weight, method))
+    watch = _Watch(list(found.values()), lambda weight: decode_rows(checkpoint, weight, method), ready or {})
     with watch.hooks(modules):
         run()
     errors, failed = watch.results()
@@ -100,9 +102,14 @@ def _is_plain(module: Any) -> bool:
 class _Watch:
     """The hooks of one forward pass, and what they have summed up."""
 
-    def __init__(self, weights: Sequence[StoredWeight], decode: Callable[[StoredWeight], Decoded]) -> None:
+    def __init__(
+        self,
+        weights: Sequence[StoredWeight],
+        decode: Callable[[StoredWeight], Decoded],
+        ready: Mapping[str, Decoded],
+    ) -> None:
         self.positions = 0
-        self._weights, self._decode = weights, decode
+        self._weights, self._decode, self._ready = weights, decode, ready
         self._sums: dict[int, Any] = {}  # number of the weight -> tensor of sums, where the module runs
         self._flaws: dict[int, str] = {}
         self._integers: dict[int, str] = {}
@@ -148,7 +155,7 @@ class _Watch:
                 self._compare(number, module, _first_tensor((*args, *kwargs.values())), _first_tensor(output))
             except NotApplicable as reason:
                 self._flaws[number] = str(reason)
-            except _FAULTS as fault:  # of the comparison: the model must not be blamed for it
+            except UNDECODED as fault:  # of the comparison: the model must not be blamed for it
                 self._flaws[number] = f"the comparison failed ({type(fault).__name__}: {fault})"[:LONGEST]
 
         return hook
@@ -186,6 +193,8 @@ class _Watch:
 
     def _take(self, number: int) -> Decoded:
         """The decoded rows of a weight; those that come after it are begun, those that were passed over dropped."""
+        if (ready := self._ready.get(self._weights[number].weight)) is not None:
+            return ready
         for passed in [other for other in self._ahead if other < number]:
             self._ahead.pop(passed).cancel()
         future = self._ahead.pop(number, None)
@@ -197,7 +206,8 @@ class _Watch:
         assert self._pool is not None
         stop = min(first + AHEAD, len(self._weights))
         for number in range(max(first, self._next), stop):
-            self._ahead[number] = self._pool.submit(self._decode, self._weights[number])
+            if self._weights[number].weight not in self._ready:
+                self._ahead[number] = self._pool.submit(self._decode, self._weights[number])
         self._next = max(self._next, stop)
 
 

@@ -1,0 +1,122 @@
+"""What the worker of a cell's files leaves for the worker of its model: facts, and some rows of every weight decoded.
+
+Both lie in the cell's scratch folder: the facts as JSON, checked against their types when they are read, the rows as
+bare float32, mapped when they are read. What is absent, because it is too large or because that worker died, is
+gathered again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from pydantic import ConfigDict, TypeAdapter
+
+from checker.atomic import replacing
+from checker.domain import Depth
+from checker.errors import NotApplicable
+from checker.facts import ArtifactFacts, StoredWeight, WeightFacts
+from checker.probes.decoded import UNDECODED, Decoded, decode_rows
+from checker.probes.weights import undecodable
+
+if TYPE_CHECKING:
+    from checker.subject import Subject
+
+FACTS, ROWS = "facts.json", "rows.f32"
+MOST_JSON = 64 << 20  # bytes; more is gathered again as fast as it is read
+MOST_ROWS = 256 << 20  # bytes; weights beyond are decoded while the model runs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedRows:
+    """Where ``ROWS`` goes on with a weight: ``len(numbers)`` rows of ``inputs`` values each."""
+
+    weight: str
+    numbers: tuple[int, ...]
+    inputs: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Handed:
+    """Everything that is handed over but the values of the rows."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="constants")
+
+    artifact: ArtifactFacts | None = None
+    weights: WeightFacts | None = None
+    tokenizer: str | None = None  # digest; a vocabulary of 100,000 words takes a while to read
+    rows: tuple[DecodedRows, ...] = ()
+
+
+def hand_over(subject: Subject) -> None:
+    """Leave what this worker has gathered, and rows to compare the modules of the model with where it will be run.
+
+    Raises:
+        OSError: the scratch folder cannot be written.
+        ValueError: a fact is nothing that JSON can hold (a name that is no Unicode).
+    """
+    folder = Path(subject.job.scratch)
+    artifact: ArtifactFacts | None = subject.gathered(ArtifactFacts)
+    if artifact is None:
+        return
+    rows: tuple[DecodedRows, ...] = ()
+    if subject.job.cell.settings.depth is Depth.FULL:
+        rows = tuple(_write_rows(subject, artifact.weights, folder / ROWS))
+    tokenizer = None if subject.job.reference is None else subject.tokenizer
+    handed = Handed(artifact=artifact, weights=subject.gathered(WeightFacts), tokenizer=tokenizer, rows=rows)
+    data = TypeAdapter(Handed).dump_json(handed)
+    if len(data) > MOST_JSON:
+        return
+    with replacing(folder / FACTS) as place:
+        place.write_bytes(data)
+
+
+def _write_rows(subject: Subject, weights: tuple[StoredWeight, ...], path: Path) -> Iterator[DecodedRows]:
+    """Decode and write; a weight that cannot be decoded is left to the one who wants it, and the reason with it."""
+    method = subject.stored_method
+    if method is None or method.decode is None:
+        return
+    written = 0
+    with path.open("wb") as file:
+        for weight in weights:
+            if weight.incomparable or undecodable(weight, subject.checkpoint):
+                continue
+            try:
+                numbers, values = decode_rows(subject.checkpoint, weight, method)
+            except (NotApplicable, *UNDECODED):
+                continue
+            written += values.nbytes
+            if written > MOST_ROWS:
+                return
+            file.write(np.ascontiguousarray(values).data)
+            yield DecodedRows(weight=weight.weight, numbers=tuple(numbers.tolist()), inputs=values.shape[1])
+
+
+def read_handed(folder: Path) -> Handed:
+    """The facts that were handed over; empty when there are none.
+
+    Raises:
+        ValueError: they are not what ``hand_over`` writes.
+    """
+    path = folder / FACTS
+    return TypeAdapter(Handed).validate_json(path.read_bytes()) if path.is_file() else Handed()
+
+
+def read_rows(folder: Path, rows: tuple[DecodedRows, ...]) -> Mapping[str, Decoded]:
+    """The decoded rows by the name of their packed tensor, mapped.
+
+    Raises:
+        OSError, ValueError: the file is not what ``hand_over`` writes.
+    """
+    if not rows:
+        return {}
+    values = np.memmap(folder / ROWS, np.float32, "c")  # torch takes no array that is read-only
+    found, start = {}, 0
+    for row in rows:
+        stop = start + len(row.numbers) * row.inputs
+        found[row.weight] = (np.array(row.numbers, np.int64), values[start:stop].reshape(-1, row.inputs))
+        start = stop
+    return found
