@@ -104,6 +104,11 @@ class Behaviour:
         if self.error is not None:
             raise self.error
 
+    @property
+    def scratch(self) -> Path:
+        """Where large things lie while they are needed."""
+        return Path(self.job.scratch)
+
     @cached_property
     def not_finite(self) -> int:
         """How many logits are NaN or infinite."""
@@ -154,7 +159,7 @@ class Behaviour:
 
     def texts(self) -> TextFacts:
         """What the model continues prompts with, beside what its baseline does."""
-        from checker.probes.generation import DEFAULT_PROMPTS, gather_texts
+        from checker.probes.generation import DEFAULT_PROMPTS, Surroundings, gather_texts
 
         self._need_run()
         self._need_finite(None)
@@ -168,7 +173,8 @@ class Behaviour:
         self.say("continuing the prompts")
         prompts = self.job.cell.settings.prompts or DEFAULT_PROMPTS
         theirs = () if reference is None else reference.summary.continuations
-        found = gather_texts(self.model, self._words(), prompts, self.device, theirs, self.known())
+        around = Surroundings(words=self._words(), device=self.device, scratch=self.scratch)
+        found = gather_texts(self.model, around, prompts, theirs, self.known())
         if reference is None:
             return replace(found, unreferenced=missing, bits=self._weight_error()[1])
         parameters = reference.summary.parameters
@@ -201,9 +207,9 @@ class Behaviour:
         )
 
     def _run_first(self) -> None:
-        from checker.probes.forward import run_row
+        from checker.probes.forward import run_first
 
-        self.logits, self.finite = run_row(self.model, self.rows[0][:-1])
+        self.logits, self.finite = run_first(self.model, self.rows[0][:-1], self.scratch)
 
     def _need_run(self) -> None:
         self.need_logits()
@@ -220,13 +226,15 @@ class Behaviour:
     def _run_rows(self, reference: Reference, count: int) -> None:
         from checker.probes.divergence import distance_of
         from checker.probes.forward import run_row
+        from checker.probes.thrift import give_back
 
         for row in reference.rows[len(self._distances) : count]:
             logits = self.logits
             if self._distances:
                 self.say(f"position {sum(len(part.kl) for part in self._distances)} of the probe text")
-                logits, _ = run_row(self.model, row.tokens[:-1])
+                logits, _ = run_row(self.model, row.tokens[:-1], self.scratch)
             self._distances.append(distance_of(logits, row))
+        give_back()
 
     def _divergence(self, reference: Reference) -> DivergenceFacts:
         from checker.probes.divergence import ExplainedError, summarise
@@ -279,4 +287,4 @@ class Behaviour:
     def _run_again(self) -> None:
         from checker.probes.forward import run_row
 
-        run_row(self.model, self.rows[0][:-1])
+        run_row(self.model, self.rows[0][:-1], self.scratch)

@@ -271,7 +271,8 @@ def main() -> None:
 
 
 def _flush() -> None:
-    """What cannot be flushed now would make the exit code 120 later."""
+    """What cannot be flushed now would make the exit code 120 later; and nothing is to be collected any more."""
+    gc.freeze()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -295,6 +296,5 @@ def _crash(kind: type[BaseException], error: BaseException, trace: TracebackType
         _say(f"internal error, please report it: {kind.__name__}: {' '.join(str(error).split())}")
     if "--verbose" in sys.argv or os.environ.get("QUANT_VERIFY_VERBOSE"):
         traceback.print_exception(kind, error, trace)
-    with contextlib.suppress(OSError):
-        sys.stderr.flush()
+    _flush()
     os._exit(int(ExitCode.UNVERIFIED))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import shutil
 import threading
@@ -100,17 +98,18 @@ class LiveModel:
         if again.model is None:
             return RoundtripFacts(flaw=f"the saved copy does not load: {again.flaw}")
         digests = roundtrip.digest_state(again.model)
-        second = None if logits is None else forward.run_row(again.model, tokens)[0]
+        second = None if logits is None else forward.run_first(again.model, tokens, Path(self.job.scratch))[0]
         return roundtrip.compare(self.digests, digests, (logits, second), saved.note)
 
     def free(self) -> None:
         """Drop the model and give its memory back before the next one is loaded."""
+        from checker.probes.thrift import give_back
+
         if self.model is None:
             return
         self.model = self.behaviour.model = None
         gc.collect()
-        with contextlib.suppress(OSError, AttributeError):  # no glibc
-            ctypes.CDLL(None).malloc_trim(0)  # freed memory goes back to the system
+        give_back()
         if self.device.startswith("cuda"):
             import torch
 

@@ -34,11 +34,9 @@ OFFLINE = {
     "TRANSFORMERS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
+    "PYDANTIC_DISABLE_PLUGINS": "__all__",  # whatever is installed beside us has no say in what is valid
     "TORCHDYNAMO_DISABLE": "1",  # a verdict must not depend on a compiler being there; and its imports take a second
 }
-# mallopt(3): blocks of a mebibyte go back to the system once they are freed. By itself glibc raises this to 32 MiB
-# and keeps what lies below; of a small model an eighth of the worker's memory. What the user sets stands.
-MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20)}
 ONLINE = {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
 
 
@@ -55,7 +53,7 @@ def child_environment(*, online: bool = False, overlay: str | None = None) -> di
     root = str(Path(__file__).resolve().parent.parent)
     paths = os.pathsep.join(filter(None, [overlay, root, os.environ.get("PYTHONPATH")]))
     kept = {key: value for key, value in os.environ.items() if not SECRET.search(key)}
-    return MEMORY | kept | OFFLINE | (ONLINE if online else {}) | {"PYTHONPATH": paths}
+    return kept | OFFLINE | (ONLINE if online else {}) | {"PYTHONPATH": paths}
 
 
 class WorkerDied(Exception):

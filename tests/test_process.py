@@ -55,14 +55,6 @@ def test_tokens_stay_behind_and_the_worker_is_offline(monkeypatch):
     assert environment["HF_HUB_OFFLINE"] == environment["TRANSFORMERS_OFFLINE"] == "1"
 
 
-def test_freed_memory_goes_back_unless_the_user_says_otherwise(monkeypatch):
-    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
-    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "4096")
-    environment = child_environment()
-    assert environment["MALLOC_MMAP_THRESHOLD_"] == "1048576"
-    assert environment["MALLOC_TRIM_THRESHOLD_"] == "4096"
-
-
 def test_events_arrive_in_order_also_in_pieces(worker):
     pieces = (b'{"kind": "sta', b'rted", "check": "x"}\n{"kind": "ended"}', b"\n")
     code = "; ".join(f"say({piece!r}); time.sleep(0.05)" for piece in pieces)

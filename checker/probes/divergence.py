@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from checker.facts import BlockFact, DivergenceFacts, Interval
+from checker.probes.thrift import at_once
 from checker.reference import Reference, Row
 
 FARTHEST = 1000.0  # nats; stands for infinity, which a token that became impossible costs, and for NaN
 BATCH = 8  # positions; neighbours are alike, so that the spread of a mean is taken from the means of batches
 Z = 1.959964  # of the normal distribution, 95 % two-sided
-AT_ONCE = 1 << 20  # logits that are compared at a time
 SMALLEST_LUMP = 1e-5  # probability
 LEAST_POWER, MOST_POWER = -7.0, 1.5  # of ten: the histogram's ends
 
@@ -54,7 +54,7 @@ def distance_of(logits: Any, row: Row) -> RowDistance:
 
     A few positions at a time: what is computed on the way takes several times the memory of the logits themselves.
     """
-    step = max(1, AT_ONCE // logits.shape[1])
+    step = at_once(logits)
     return joined([_distance(logits, row, slice(at, at + step)) for at in range(0, row.positions, step)])
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from checker.errors import Unavailable
+from checker.probes.block_errors import find_blocks
 from checker.probes.load import one_line, raise_environment_fault
+from checker.probes.thrift import at_once, giving_back, room
 
-STRIP = 1 << 20  # weights of the output head that are converted to float32 at a time
+EVERY = 2  # blocks; to fill holes with memory again takes time
 # _convert_weight_packed_for_cpu in bitsandbytes/functional.py: out divisible by 32, in even
 KERNEL_LIMITS = ("must be divisible by block_n", "K must be even")
 
@@ -24,12 +27,12 @@ class ForwardFailed(RuntimeError):
 
 
 @contextmanager
-def float32_head(model: Any) -> Iterator[list[Any]]:
+def float32_head(model: Any, scratch: Path | None = None) -> Iterator[list[Any]]:
     """Let the model's logits come from a float32 product of the head's input and weight.
 
     The model's own head runs on the last position only; what it gives is in the yielded list, one item a forward. What
     the model does to logits afterwards (a soft cap, a scale) it does to ours. A head that is quantized itself, or that
-    is no matrix, stays as it is.
+    is no matrix, stays as it is. ``scratch``: a folder for the logits, see ``thrift.room``.
     """
     head = model.get_output_embeddings()
     native: list[Any] = []
@@ -44,7 +47,7 @@ def float32_head(model: Any) -> Iterator[list[Any]]:
 
     def replace(module: Any, _args: Any, output: Any) -> Any:
         native.append(output)
-        return product(inputs.pop(), module)
+        return product(inputs.pop(), module, scratch)
 
     handles = [head.register_forward_pre_hook(shorten), head.register_forward_hook(replace)]
     try:
@@ -67,14 +70,14 @@ def _is_plain(head: Any) -> bool:
     return weight.dtype in (torch.float16, torch.bfloat16, torch.float32)
 
 
-def product(hidden: Any, head: Any) -> Any:
+def product(hidden: Any, head: Any, scratch: Path | None = None) -> Any:
     """Logits [..., vocabulary] in float32, the head's weight converted a strip at a time."""
     import torch
 
     weight = head.weight
-    logits = torch.empty((*hidden.shape[:-1], weight.shape[0]), dtype=torch.float32, device=hidden.device)
+    logits = room((*hidden.shape[:-1], weight.shape[0]), hidden.device, scratch)
     hidden = hidden.float()
-    rows = max(1, STRIP // weight.shape[1])
+    rows = at_once(weight)
     for start in range(0, weight.shape[0], rows):
         strip = weight[start : start + rows].float()
         bias = None if head.bias is None else head.bias[start : start + rows].float()
@@ -124,15 +127,29 @@ def running() -> Iterator[None]:
         raise ForwardFailed(one_line(error)) from error
 
 
-def run_row(model: Any, tokens: Sequence[int]) -> tuple[Any, bool]:
+def run_row(model: Any, tokens: Sequence[int], scratch: Path | None = None) -> tuple[Any, bool]:
     """Logits of a row, [positions, vocabulary] float32 on the model's device; whether its own head's are finite.
+
+    ``scratch``: a folder for the logits, see ``thrift.room``.
 
     Raises:
         ForwardFailed, Unavailable: as ``running``.
     """
     import torch
 
-    with running(), float32_head(model) as native:
+    with running(), float32_head(model, scratch) as native:
         logits = model(**inputs_of(model, tokens), use_cache=False).logits
         finite = all(bool(torch.isfinite(output).all()) for output in native)
     return logits[0].float(), finite
+
+
+def run_first(model: Any, tokens: Sequence[int], scratch: Path) -> tuple[Any, bool]:
+    """The same for a model that has not run yet.
+
+    On CPUs with AVX512-BF16 bitsandbytes repacks each 4-bit weight then; what it takes on the way leaves holes of
+    several times a weight's size, which go back to the system every few blocks.
+    """
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    blocks = [block for _, block in find_blocks(model)] if on_cpu else []
+    with giving_back(blocks[EVERY - 1 :: EVERY]):
+        return run_row(model, tokens, scratch)

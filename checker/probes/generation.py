@@ -15,6 +15,7 @@ from checker.facts.texts import Continuation, GeneratedText, KnownText, TextFact
 from checker.probes.forward import ForwardFailed
 from checker.probes.greedy import Scored, Tokens, end_tokens, generate, longest_of, score, vocabulary_of
 from checker.probes.template import TemplateFault
+from checker.probes.thrift import give_back
 from checker.probes.tokenizer import Tokenizer, has_tokenizer
 
 DEFAULT_PROMPTS: tuple[Prompt, ...] = (
@@ -27,6 +28,16 @@ DEFAULT_PROMPTS: tuple[Prompt, ...] = (
 MOST_CANDIDATES = 24  # accepted and recorded texts of a prompt that a miss is weighed against
 _CLASSES = ("cpu", "cuda", "mps", "xpu")  # any other name of a device is that of a GPU
 _SEPARATORS = ("", " ", "\n")  # between a prompt and an accepted beginning, which is compared without
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surroundings:
+    """What a model that is asked something has around it."""
+
+    words: Path  # folder of the tokenizer that writes prompts and reads answers
+    device: str
+    scratch: Path | None = None  # folder for the logits, see ``thrift.room``
+
 
 Baselines = Mapping[tuple[str, bool], Continuation]
 
@@ -81,33 +92,32 @@ def continuations(model: Any, folder: Path, prompts: Sequence[Prompt]) -> tuple[
 
 def gather_texts(
     model: Any,
-    folder: Path,
+    around: Surroundings,
     prompts: Sequence[Prompt],
-    device: str,
     baseline: tuple[Continuation, ...],
     known: tuple[KnownText, ...],
 ) -> TextFacts:
     """Continue the prompts, score the baseline's texts, and weigh what is neither accepted nor recorded.
 
-    A prompt that the baseline was asked is put in the baseline's tokens. ``folder`` is where the tokenizer lies that
-    writes the others and reads the answers. ``language``, ``parameters`` and ``bits`` of the facts are left to the
-    caller, who knows the baseline.
+    A prompt that the baseline was asked is put in the baseline's tokens. ``language``, ``parameters`` and ``bits`` of
+    the facts are left to the caller, who knows the baseline.
 
     Raises:
         Unavailable: a prompt cannot be written; the machine's fault.
         NotApplicable: nothing was asked for, and there is no tokenizer to ask something with.
     """
     theirs = {(item.prompt, item.chat): item for item in baseline}
-    if _cannot_ask(prompts, folder, theirs):
+    if _cannot_ask(prompts, around.words, theirs):
         raise NotApplicable("the checkpoint has no tokenizer to write a prompt with")
-    tokenizer = Tokenizer(folder)
+    tokenizer = Tokenizer(around.words)
     asked = [_ask(model, tokenizer, prompt, theirs.get((prompt.text, prompt.chat))) for prompt in prompts]
     try:
         ends = end_tokens(model) | _ends_of(prompts, theirs)
         new = _continue(model, asked, ends)
         texts = [_text(tokenizer, item, tokens, theirs, known) for item, tokens in zip(asked, new, strict=True)]
-        texts = [_compared(text, item.prompt, known, device) for text, item in zip(texts, asked, strict=True)]
-        return TextFacts(texts=tuple(_scored(model, tokenizer, asked, texts)))
+        texts = [_compared(text, item.prompt, known, around.device) for text, item in zip(texts, asked, strict=True)]
+        give_back()  # the caches of what was generated
+        return TextFacts(texts=tuple(_scored(model, tokenizer, asked, texts, around.scratch)))
     except ForwardFailed as failure:
         return TextFacts(flaw=str(failure))
 
@@ -204,7 +214,11 @@ def accepted_on(prompt: Prompt, device: str) -> tuple[str, ...]:
 
 
 def _scored(
-    model: Any, tokenizer: Tokenizer, asked: Sequence[_Asked], texts: Sequence[GeneratedText]
+    model: Any,
+    tokenizer: Tokenizer,
+    asked: Sequence[_Asked],
+    texts: Sequence[GeneratedText],
+    scratch: Path | None,
 ) -> list[GeneratedText]:
     """With what the model makes of the baseline's texts and, where its own is a miss, of those it should have given."""
     rows: list[tuple[Tokens, Tokens]] = []
@@ -221,7 +235,7 @@ def _scored(
             begin = len(rows)
             rows += [(item.tokens, tokens[: item.most]) for tokens in _candidates(model, tokenizer, text)]
             wanted[index] = range(begin, len(rows))
-    scored = score(model, rows) if rows else []
+    scored = score(model, rows, scratch) if rows else []
     return [_with(text, scored, theirs.get(index), wanted.get(index, range(0))) for index, text in enumerate(texts)]
 
 

@@ -6,14 +6,16 @@ import inspect
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from checker.probes.forward import float32_head, running
+from checker.probes.thrift import at_once
 
 Tokens = tuple[int, ...]
 
 MOST_ROWS = 8  # of one batch: the caches of more would not fit beside a large model
-MOST_LOGITS = 1 << 22  # float32 numbers held at a time, 16 MiB; one row may need more
+MOST_LOGITS = 1 << 23  # float32 numbers held at a time, 32 MiB; one row may need more
 LARGEST_LOSS = 1000.0  # nats; JSON knows no infinity
 # nats between the most likely token and another that counts as the same choice: cached and one-pass decoding, other
 # kernels and 16-bit heads move logits by up to this much
@@ -130,8 +132,10 @@ def _cut(tokens: Tokens, ends: frozenset[int]) -> Tokens:
     return tokens[: end + 1]
 
 
-def score(model: Any, rows: Sequence[tuple[Tokens, Tokens]]) -> list[Scored]:
+def score(model: Any, rows: Sequence[tuple[Tokens, Tokens]], scratch: Path | None = None) -> list[Scored]:
     """What the model makes of each (prompt, tokens), neither of them empty: one pass for a batch of them.
+
+    ``scratch``: a folder for the logits, see ``thrift.room``.
 
     Raises:
         ForwardFailed, Unavailable: as ``running``.
@@ -139,7 +143,7 @@ def score(model: Any, rows: Sequence[tuple[Tokens, Tokens]]) -> list[Scored]:
     found: dict[int, Scored] = {}
     order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))
     for batch in _batches(model, rows, order):
-        found |= zip(batch, _score_batch(model, [rows[index] for index in batch]), strict=True)
+        found |= zip(batch, _score_batch(model, [rows[index] for index in batch], scratch), strict=True)
     return [found[index] for index in range(len(rows))]
 
 
@@ -170,7 +174,7 @@ def _keeps(model: Any) -> bool:
     return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
-def _score_batch(model: Any, rows: Sequence[tuple[Tokens, Tokens]]) -> list[Scored]:
+def _score_batch(model: Any, rows: Sequence[tuple[Tokens, Tokens]], scratch: Path | None) -> list[Scored]:
     """Padding stands at the right, where a causal model does not see it."""
     import torch
 
@@ -186,7 +190,7 @@ def _score_batch(model: Any, rows: Sequence[tuple[Tokens, Tokens]]) -> list[Scor
         begins = [len(prompt) - 1 - first for prompt, _ in rows]
         if _keeps(model):
             inputs["logits_to_keep"] = torch.arange(first, first + count, device=inputs["input_ids"].device)
-    with running(), float32_head(model):
+    with running(), float32_head(model, scratch):
         logits = model(**inputs, use_cache=False).logits
         return [
             _scored(logits[index, begin : begin + len(tokens)], tokens)
@@ -195,15 +199,19 @@ def _score_batch(model: Any, rows: Sequence[tuple[Tokens, Tokens]]) -> list[Scor
 
 
 def _scored(logits: Any, tokens: Tokens) -> Scored:
-    """Of one row, [tokens, vocabulary]."""
+    """Of one row, [tokens, vocabulary]; a few positions at a time, for what is computed on the way takes more."""
     import torch
 
-    logs = torch.log_softmax(logits.float(), dim=-1)
-    given = logs.gather(1, torch.tensor(tokens, device=logs.device)[:, None])[:, 0]
-    agreed = logs.max(dim=-1).values - given <= TIE
-    losses = [-value if math.isnan(value) else min(-value, LARGEST_LOSS) for value in given.tolist()]
+    step = at_once(logits)
+    chosen, losses, entropies, agreed = torch.tensor(tokens, device=logits.device), [], [], []
+    for at in range(0, len(tokens), step):
+        logs = torch.log_softmax(logits[at : at + step].float(), dim=-1)
+        given = logs.gather(1, chosen[at : at + step, None])[:, 0]
+        agreed.append(logs.max(dim=-1).values - given <= TIE)
+        losses += [-value if math.isnan(value) else min(-value, LARGEST_LOSS) for value in given.tolist()]
+        entropies.append(torch.special.entr(logs.exp()).sum(dim=-1))
     return Scored(
         losses=tuple(losses),
-        entropy=float(torch.special.entr(logs.exp()).sum(dim=-1).mean()),
-        agreement=float(agreed.float().mean()),
+        entropy=float(torch.cat(entropies).mean()),
+        agreement=float(torch.cat(agreed).float().mean()),
     )

@@ -16,7 +16,7 @@ from checker.domain import Finding, Prompt, Severity
 from checker.errors import NotApplicable, Unavailable
 from checker.facts import Continuation, KnownText, TextFacts
 from checker.probes.forward import ForwardFailed
-from checker.probes.generation import DEFAULT_PROMPTS, accepted_on, continuations, gather_texts
+from checker.probes.generation import DEFAULT_PROMPTS, Surroundings, accepted_on, continuations, gather_texts
 from checker.probes.greedy import TIE, end_tokens, generate, longest_of, score
 from checker.probes.template import TemplateFault
 from checker.probes.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
@@ -34,6 +34,10 @@ def load(folder: Path, dtype: object = torch.float32):
     config = json.loads((folder / "config.json").read_text())
     cls = getattr(transformers, config["architectures"][0])
     return cls.from_pretrained(folder, dtype=dtype, device_map={"": "cpu"}).eval()
+
+
+def around(folder: Path) -> Surroundings:
+    return Surroundings(words=folder, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -145,12 +149,12 @@ def test_what_ended_the_baselines_text_ends_this_one(language: Path):
     model.generation_config.eos_token_id = dot
     theirs = continuations(model, language, PROMPTS)
     model.generation_config.eos_token_id = None
-    facts = gather_texts(model, language, PROMPTS, "cpu", theirs, ())
+    facts = gather_texts(model, around(language), PROMPTS, theirs, ())
     assert [item.tokens for item in facts.texts] == [item.tokens for item in theirs]
 
 
 def test_a_healthy_model_finds_its_baselines_text_as_likely(language: Path, baseline):
-    facts = gather_texts(load(language, "auto"), language, PROMPTS, "cpu", baseline, ())
+    facts = gather_texts(load(language, "auto"), around(language), PROMPTS, baseline, ())
     for item, theirs in zip(facts.texts, baseline, strict=True):
         assert item.baseline is theirs
         assert (item.text, item.tokens) == (theirs.text, theirs.tokens)
@@ -173,7 +177,7 @@ def test_halves_of_bytes_swapped_cost_nats(language: Path, baseline, tmp_path):
             codes[:] = codes >> 4 | codes << 4
     means, verdicts = [], []
     for folder in (healthy, tmp_path / "swapped"):
-        facts = gather_texts(load(folder, "auto"), folder, PROMPTS, "cpu", baseline, ())
+        facts = gather_texts(load(folder, "auto"), around(folder), PROMPTS, baseline, ())
         here = [loss for item in facts.texts for loss in item.losses]
         there = [loss for item in baseline for loss in item.losses]
         means.append(sum(here) / len(here) - sum(there) / len(there))
@@ -191,14 +195,14 @@ def test_the_baselines_tokens_need_no_tokenizer(language: Path, baseline, tmp_pa
     bare = tmp_path / "bare"
     shutil.copytree(language, bare, ignore=shutil.ignore_patterns("tokenizer*"))
     model = load(bare, "auto")
-    facts = gather_texts(model, bare, PROMPTS, "cpu", baseline, ())
+    facts = gather_texts(model, around(bare), PROMPTS, baseline, ())
     assert [item.text for item in facts.texts] == [item.text for item in baseline]
     with pytest.raises(
         Unavailable, match="there is no tokenizer in the checkpoint to write the prompt 'the old cat' with"
     ):
-        gather_texts(model, bare, PROMPTS, "cpu", (), ())
+        gather_texts(model, around(bare), PROMPTS, (), ())
     with pytest.raises(NotApplicable, match="no tokenizer"):
-        gather_texts(model, bare, DEFAULT_PROMPTS, "cpu", baseline, ())
+        gather_texts(model, around(bare), DEFAULT_PROMPTS, baseline, ())
     assert continuations(model, bare, DEFAULT_PROMPTS) == ()
 
 
@@ -213,7 +217,7 @@ def known(item: Continuation, **changes: object) -> KnownText:
 
 
 def test_what_was_recorded_and_comes_again_is_not_weighed(language: Path, baseline):
-    facts = gather_texts(load(language, "auto"), language, PROMPTS, "cpu", (), tuple(map(known, baseline)))
+    facts = gather_texts(load(language, "auto"), around(language), PROMPTS, (), tuple(map(known, baseline)))
     assert [(item.matched, item.agreement, item.elsewhere) for item in facts.texts] == [(True, None, False)] * 2
 
 
@@ -224,7 +228,7 @@ def test_a_miss_is_weighed_by_the_share_of_tokens_that_the_model_would_choose(la
     place = first.losses.index(min(first.losses[4:]))
     changed[place] = words.index("<unk>")
     facts = gather_texts(
-        model, language, PROMPTS, "cpu", (), (known(first, text="something else", tokens=tuple(changed)),)
+        model, around(language), PROMPTS, (), (known(first, text="something else", tokens=tuple(changed)),)
     )
     [item, other] = facts.texts
     assert item.matched is False
@@ -236,12 +240,12 @@ def test_a_miss_is_weighed_by_the_share_of_tokens_that_the_model_would_choose(la
 def test_an_accepted_beginning_is_weighed_as_a_text(language: Path, baseline):
     model = load(language, "auto")
     asked = replace(PROMPTS[0], accept={"*": ("gold gold gold gold",), "cpu": (f"{baseline[0].text} x",)})
-    [item] = gather_texts(model, language, (asked,), "cpu", (), ()).texts
+    [item] = gather_texts(model, around(language), (asked,), (), ()).texts
     assert item.matched is False
     assert item.agreement is not None
     assert item.agreement > 0.9, "all but what is beyond the last token"
     asked = replace(asked, accept={"*": ("gold gold gold gold",)})
-    [item] = gather_texts(model, language, (asked,), "cpu", (), ()).texts
+    [item] = gather_texts(model, around(language), (asked,), (), ()).texts
     assert item.agreement is not None
     assert item.agreement < 0.5
 
@@ -262,14 +266,14 @@ def test_which_recorded_texts_count(devices, here, expected, language: Path, bas
     from checker.probes.generation import _compared
 
     texts = tuple(known(baseline[0], device=device) for device in devices)
-    [item] = gather_texts(load(language, "auto"), language, PROMPTS[:1], "cpu", (), ()).texts
+    [item] = gather_texts(load(language, "auto"), around(language), PROMPTS[:1], (), ()).texts
     found = _compared(item, PROMPTS[0], (*texts, known(baseline[1])), here)
     assert (tuple(text.device for text in found.known), found.elsewhere) == expected
 
 
 def test_recorded_tokens_of_another_vocabulary_weigh_nothing(language: Path, baseline):
     odd = known(baseline[0], text="x", tokens=(10**6, 3))
-    [item] = gather_texts(load(language, "auto"), language, PROMPTS[:1], "cpu", (), (odd,)).texts
+    [item] = gather_texts(load(language, "auto"), around(language), PROMPTS[:1], (), (odd,)).texts
     assert (item.matched, item.agreement) == (False, None)
 
 
@@ -297,7 +301,7 @@ def test_a_hostile_template_is_a_fact_of_the_prompt_that_needs_it(language: Path
     (folder / "chat_template.jinja").write_text("{{ 'a' * 10**10 }}")
     model = load(folder, "auto")
     prompts = (PROMPTS[0], replace(PROMPTS[1], chat=True))
-    plain, chat = gather_texts(model, folder, prompts, "cpu", (), ()).texts
+    plain, chat = gather_texts(model, around(folder), prompts, (), ()).texts
     assert (plain.flaw, bool(plain.text)) == ("", True)
     assert chat.flaw == "the chat template in chat_template.jinja needs more than 1,024 MiB of memory to render"
     assert (chat.text, chat.tokens) == ("", ())
@@ -312,7 +316,7 @@ def test_a_chat_without_a_template(language: Path, tmp_path):
     shutil.copytree(language, folder)
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(Unavailable, match=r"holds no chat template; add chat_template\.jinja, or set chat: false"):
-        gather_texts(load(folder, "auto"), folder, (replace(PROMPTS[0], chat=True),), "cpu", (), ())
+        gather_texts(load(folder, "auto"), around(folder), (replace(PROMPTS[0], chat=True),), (), ())
 
 
 def test_tokens_beyond_the_embeddings_never_reach_the_model(language: Path, tmp_path):
@@ -322,7 +326,7 @@ def test_tokens_beyond_the_embeddings_never_reach_the_model(language: Path, tmp_
     document["model"]["vocab"]["zebra"] = 5000
     (folder / "tokenizer.json").write_text(json.dumps(document))
     model = load(folder, "auto")
-    [item] = gather_texts(model, folder, (Prompt(text="the zebra"),), "cpu", (), ()).texts
+    [item] = gather_texts(model, around(folder), (Prompt(text="the zebra"),), (), ()).texts
     assert (
         item.flaw
         == f"the prompt 'the zebra' has token 5000, but the model has embeddings for {len(vocabulary())} tokens"
@@ -357,7 +361,7 @@ def test_a_model_that_runs_but_does_not_generate(language: Path, baseline):
         raise RuntimeError("no cache\nfor you")
 
     model.model.layers[1].self_attn.forward = fail
-    facts = gather_texts(model, language, PROMPTS, "cpu", baseline, ())
+    facts = gather_texts(model, around(language), PROMPTS, baseline, ())
     assert (facts.flaw, facts.texts) == ("RuntimeError: no cache", ())
     with pytest.raises(Unavailable, match="the baseline does not generate: RuntimeError: no cache"):
         continuations(model, language, PROMPTS)
@@ -372,6 +376,6 @@ def test_random_models_of_every_kind_are_continued(zoo: Zoo, tmp_path):
         save_tokenizer(folder)
         model = load(folder, "auto")
         theirs = continuations(model, folder, DEFAULT_PROMPTS)
-        facts = gather_texts(model, folder, DEFAULT_PROMPTS, "cpu", theirs, ())
+        facts = gather_texts(model, around(folder), DEFAULT_PROMPTS, theirs, ())
         assert [item.tokens for item in facts.texts] == [item.tokens for item in theirs]
         assert MODELS[name][1]["vocab_size"] == model.config.vocab_size
