@@ -153,10 +153,11 @@ class Runner:
         with ExitStack() as ending:
             # that of the model, which is the last, starts first: it imports torch while the files are judged
             todo = [(ending.enter_context(self._worker(stage)), stage.job) for stage in reversed(stages(job))]
+            both = len(todo) > 1
             while todo and (trouble is None or not trouble.fatal):
                 worker, part = todo.pop()
                 if more and not todo:
-                    self._workers.prepare_next()
+                    self._workers.prepare_next(both=both)  # cells of a matrix are mostly alike
                 trouble = self._listen(worker, part, time.monotonic() - begin) or trouble
         return trouble
 

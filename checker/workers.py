@@ -56,11 +56,13 @@ class Workers:
         for worker in spare:
             worker.close()
 
-    def prepare_next(self) -> None:
-        """Start the next worker now: it imports torch while another one works."""
+    def prepare_next(self, *, both: bool = False) -> None:
+        """Start the next worker now: it imports torch while another one works. ``both``: also one without torch."""
         with self._lock:
             if not self._spare and not self.closed:
                 self._spare.append(WorkerProcess(preload=True))
+            if both and self._ahead is None and not self.closed:
+                self._ahead = WorkerProcess(preload=False)
 
     @contextmanager
     def gpus_for(self, settings: Settings, *, needed: bool) -> Iterator[list[str]]:

@@ -36,16 +36,20 @@ class Measured:
 
 
 def measure(
-    command: Sequence[str], *, environment: Mapping[str, str] | None = None, timeout: float | None = None
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    watch: bool = True,
 ) -> Measured:
-    """Run a command once, watching the memory of it and of its children."""
+    """Run a command once, watching the memory of it and of its children, which itself takes a part of a core."""
     begin = time.perf_counter()
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | dict(environment or {})
     )
     peaks: dict[int, int] = {}
     private: dict[int, int] = {}
-    watcher = threading.Thread(target=_watch, args=(process, peaks, private))
+    watcher = threading.Thread(target=_watch if watch else lambda *_: None, args=(process, peaks, private))
     watcher.start()
     try:
         output, errors = process.communicate(timeout=timeout)

@@ -88,6 +88,15 @@ def test_a_worker_that_says_nothing_runs_out_of_time(worker):
     assert time.monotonic() - begin < 3
 
 
+def test_what_another_worker_spent_of_the_time_counts(worker):
+    begin = time.monotonic()
+    with pytest.raises(WorkerDied) as caught:
+        list(worker("time.sleep(60)").work(JOB, 50.0, 49.7))
+    assert caught.value.kind is ErrorKind.TIMEOUT
+    assert "the cell's time limit of 50 s ran out" in str(caught.value)
+    assert time.monotonic() - begin < 3
+
+
 def test_a_worker_that_talks_without_end_runs_out_of_time(worker):
     died = death(worker('[say(b\'{"kind": "doing", "what": "x"}\\n\') for _ in iter(int, 1)]'), timeout=0.5)
     assert died.kind is ErrorKind.TIMEOUT

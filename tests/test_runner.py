@@ -37,8 +37,8 @@ class FakeWorker:
         self.online, self.overlay = online, overlay
         self.made.append(self)
 
-    def work(self, job: Job, timeout: float | None) -> Iterator[object]:
-        self.job, self.timeout = job, timeout
+    def work(self, job: Job, timeout: float | None, spent: float) -> Iterator[object]:
+        self.job, self.timeout, self.spent = job, timeout, spent
         with self.lock:
             script = self.scripts.pop(0) if self.scripts else []
         for event in script:
@@ -177,6 +177,58 @@ def test_the_next_worker_starts_while_this_one_works(workers):
     assert seen == [2], "one at work, one ahead"
     assert [item.preload for item in workers] == [True, True, False]
     assert all(item.closed for item in workers)
+
+
+def divided(*scripts: list[object], **settings: object) -> list[Update]:
+    """A run over two cells that have a half of the files and a half of the model each."""
+    FakeWorker.scripts.extend(scripts)
+    cells = [cell("a/x", **settings), cell("b/y", **settings)]
+    return list(Runner([(item, ("config.keys", "loading.keys")) for item in cells], RunOptions()))
+
+
+def test_the_worker_of_the_model_starts_before_that_of_the_files_and_works_after_it(workers):
+    seen: list[list[bool]] = []
+
+    def look(_: FakeWorker) -> None:
+        seen.append([item.preload for item in workers])
+
+    updates = divided([look, finished("config.keys")], [look, finished("loading.keys")])
+    assert seen[0] == [True, False], "the model's imports torch while the files are judged"
+    assert seen[1] == [True, False, True, False], "those of the next cell start when the files are done"
+    assert [item.job.stage for item in workers] == ["model", "files", "model", "files"]
+    assert [item.job.checks for item in workers[:2]] == [("loading.keys",), ("config.keys",)]
+    assert workers[0].job.scratch == workers[1].job.scratch
+    assert [item.finished.id for item in updates if item.finished] == ["config.keys", "loading.keys"]
+    assert all(item.closed for item in workers)
+
+
+def test_both_halves_share_the_time_limit(workers):
+    divided([lambda _: time.sleep(0.2)], timeout=7.0)
+    model, files = workers[:2]
+    assert (model.timeout, files.timeout) == (7.0, 7.0)
+    assert files.spent < 0.15 < 0.2 <= model.spent < 7
+
+
+def test_a_crash_over_the_files_keeps_the_model_from_being_loaded_and_is_tried_once_more(workers):
+    updates = divided([Started(check="config.keys"), crash()], [Started(check="config.keys"), crash()])
+    assert dead(updates) == [(None, ErrorKind.CRASH, True), ("config.keys", ErrorKind.CRASH, False)]
+    jobs = [item.job.stage for item in workers if item.job is not None and item.job.cell.id == "a/x"]
+    assert jobs == ["files", "files"]
+
+
+def test_a_crash_over_the_model_judges_the_files_again(workers):
+    """The second attempt is a whole one: its scratch folder is new."""
+    files, model = [finished("config.keys")], [finished("loading.keys")]
+    updates = divided(files, [crash()], files, model)
+    assert dead(updates) == [(None, ErrorKind.CRASH, True)]
+    done = [item.finished.id for item in updates if item.finished and item.cell_id == "a/x"]
+    assert done == ["config.keys", "config.keys", "loading.keys"]
+
+
+def test_an_error_that_is_worth_another_try_may_be_of_either_half(workers):
+    memory = CheckError(kind=ErrorKind.OUT_OF_MEMORY, message="no memory")
+    updates = divided([finished("config.keys", memory)], [finished("loading.keys")])
+    assert dead(updates) == [(None, ErrorKind.OUT_OF_MEMORY, True)]
 
 
 def test_static_cells_start_nothing_ahead(workers):
