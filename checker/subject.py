@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from checker.live import LiveModel
-    from checker.probes.decoded import Decoded
 
 
 @dataclass
@@ -96,9 +95,6 @@ class Subject:
     def _handed(self) -> Handed:
         return read_handed(Path(self.job.scratch)) if self.job.stage == "model" else Handed()
 
-    def _decoded(self) -> Mapping[str, Decoded]:
-        return read_rows(Path(self.job.scratch), self._handed.rows)
-
     @property
     def folder(self) -> Path:
         """The checkpoint's folder; a cell that is quantized here is quantized and saved first."""
@@ -129,10 +125,12 @@ class Subject:
     @cached_property
     def baseline(self) -> Checkpoint | None:
         """The full-precision checkpoint, if the cell has one; else what a recorded reference holds of it."""
-        if self.job.baseline is None:
-            return None if self.job.reference is None else self._recorded_baseline()
         job = self.job
-        baseline = open_checkpoint(Path(self.job.baseline), repository=job.baseline_repository, network=job.network)
+        if job.baseline is None:
+            from checker.reference.recorded import open_recorded
+
+            return None if job.reference is None else open_recorded(self.reference())
+        baseline = open_checkpoint(Path(job.baseline), repository=job.baseline_repository, network=job.network)
         self._open.append(baseline)
         if find_quantization_config(baseline.config or {})[1] is not None:
             message = f"the baseline {self.job.cell.baseline} is itself quantized; name the full-precision model"
@@ -141,11 +139,6 @@ class Subject:
             reason = baseline.problems[0].message if baseline.problems else "it holds no safetensors file"
             raise Unavailable(f"the baseline {self.job.cell.baseline} cannot be read: {reason}")
         return baseline
-
-    def _recorded_baseline(self) -> Checkpoint:
-        from checker.reference.recorded import open_recorded
-
-        return open_recorded(self.reference())
 
     def reference(self) -> Reference:
         """What is known of the baseline's outputs, from the cache or recorded.
@@ -255,7 +248,7 @@ class Subject:
             reference=self.reference,
             known=self.known,
             facts=self.get,
-            decoded=self._decoded,
+            decoded=lambda: read_rows(Path(self.job.scratch), self._handed.rows),
             say=self.say,
         )
         return LiveModel(

@@ -33,8 +33,8 @@ LEVELS = {
         "atomic",
         "costs",
     ),
-    2: ("checks", "methods"),
-    3: ("subject", "live", "behaviour", "probes"),
+    2: ("checks", "methods", "stages"),
+    3: ("subject", "live", "behaviour", "probes", "handover"),
     4: ("worker", "workers", "runner", "process", "provision", "references", "board", "overlay", "pull_request"),
     5: ("cli", "commands"),
 }

@@ -27,7 +27,7 @@ from checker.domain import (
     Severity,
 )
 from checker.errors import NotApplicable, Unavailable
-from checker.facts import ArtifactFacts, OutputFacts
+from checker.facts import ORDER, ArtifactFacts, OutputFacts
 from checker.protocol import Ended, Finished, Job, Known, Started, parse_event
 from checker.registry import Check, Need, all_checks
 
@@ -267,7 +267,7 @@ def test_a_baseline_that_cannot_be_quantized_is_tried_once(zoo: Zoo, monkeypatch
 
 
 def test_the_forward_is_what_outputs_need():
-    assert OutputFacts in worker.ORDER
+    assert OutputFacts in ORDER
 
 
 def test_events_are_one_line_each():

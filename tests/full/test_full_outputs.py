@@ -128,8 +128,8 @@ def test_logits_that_are_no_numbers_fail_wherever_they_are(zoo: Zoo, tmp_path: P
 
     true_run, calls = forward.run_row, []
 
-    def run_row(model: Any, tokens: Any) -> Any:
-        logits, finite = true_run(model, tokens)
+    def run_row(model: Any, tokens: Any, *scratch: Path) -> Any:
+        logits, finite = true_run(model, tokens, *scratch)
         calls.append(len(tokens))
         if len(calls) > 1:
             logits[3] = float("nan")
