@@ -118,6 +118,7 @@ class LiveModel:
     def _make_ready(self) -> None:
         """Load the model, and save it again where a check asks for that; once."""
         from checker.probes import roundtrip
+        from checker.probes.thrift import give_back
 
         load: LoadFacts = self.facts(LoadFacts)
         if load.flaw:
@@ -130,6 +131,7 @@ class LiveModel:
                 digests = beside.submit(roundtrip.digest_state, self.model)
                 self.saved = roundtrip.try_save(self.model, Path(self.job.scratch) / "saved-again", shards=SHARDS)
                 self.digests = digests.result()
+            give_back()  # the copies of tensors that were written
         self.behaviour.model = self.model
         self.ready = True
 
