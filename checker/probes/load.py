@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from checker.facts import Flaw, LoadFacts
 from checker.probes.load_report import explain
 from checker.probes.skeleton import import_transformers, model_class, read_config
 from checker.registry import Method
+
+SYNCHRONOUS = "HF_DEACTIVATE_ASYNC_LOAD"  # read by transformers at every load
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,21 +68,38 @@ def load_model(folder: Path, device: str, *, gpus: int = 1, trust_remote_code: b
     """
     try:
         config = read_config(folder, trust_remote_code=trust_remote_code)
-        model, info = model_class(config, trust_remote_code=trust_remote_code).from_pretrained(
-            folder,
-            dtype="auto",
-            device_map=placement(device, gpus),
-            output_loading_info=True,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=trust_remote_code,
-            **options,
-        )
+        with _in_turn(wanted=device == "cpu" and "quantization_config" not in options):
+            model, info = model_class(config, trust_remote_code=trust_remote_code).from_pretrained(
+                folder,
+                dtype="auto",
+                device_map=placement(device, gpus),
+                output_loading_info=True,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=trust_remote_code,
+                **options,
+            )
     except Exception as error:  # noqa: BLE001 - one of the two boundaries: whatever a checkpoint makes a library raise
         raise_environment_fault(error)
         flaw, name = explain(error), type(error).__name__
         return Loaded(model=None, info={}, flaw=flaw, exception=name, detail=traceback.format_exc())
     return Loaded(model=model.eval(), info=info)
+
+
+@contextmanager
+def _in_turn(*, wanted: bool) -> Iterator[None]:
+    """Have transformers take one tensor after the other: what stays on the CPU is mapped, and not worth a thread each.
+
+    On the way to a GPU, or to be quantized, threads pay off (transformers/core_model_loading.py, ``GLOBAL_WORKERS``).
+    """
+    if not wanted or SYNCHRONOUS in os.environ:
+        yield
+        return
+    os.environ[SYNCHRONOUS] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[SYNCHRONOUS]
 
 
 def load_facts(loaded: Loaded, folder: Path, method: Method | None, *, trust_remote_code: bool = False) -> LoadFacts:
