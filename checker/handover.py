@@ -1,8 +1,8 @@
 """What the worker of a cell's files leaves for the worker of its model: facts, and some rows of every weight decoded.
 
 Both lie in the cell's scratch folder: the facts as JSON, checked against their types when they are read, the rows as
-bare float32, mapped when they are read. What is absent, because it is too large or because that worker died, is
-gathered again.
+bare float32, mapped when they are read. What is absent, because it is too large, cannot be written or because that
+worker died over it, is gathered again.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
 from checker.atomic import replacing
 from checker.domain import Depth
@@ -43,8 +43,6 @@ class DecodedRows:
 class Handed:
     """Everything that is handed over but the values of the rows."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_inf_nan="constants")
-
     artifact: ArtifactFacts | None = None
     weights: WeightFacts | None = None
     tokenizer: str | None = None  # digest; a vocabulary of 100,000 words takes a while to read
@@ -54,24 +52,38 @@ class Handed:
 def hand_over(subject: Subject) -> None:
     """Leave what this worker has gathered, and rows to compare the modules of the model with where it will be run.
 
+    Nothing is left that would not arrive as it is: JSON has no NaN, and no half of a surrogate pair.
+
     Raises:
         OSError: the scratch folder cannot be written.
-        ValueError: a fact is nothing that JSON can hold (a name that is no Unicode).
+        ValueError: a fact is nothing that JSON can hold.
     """
     folder = Path(subject.job.scratch)
     artifact: ArtifactFacts | None = subject.gathered(ArtifactFacts)
     if artifact is None:
         return
     rows: tuple[DecodedRows, ...] = ()
-    if subject.job.cell.settings.depth is Depth.FULL:
-        rows = tuple(_write_rows(subject, artifact.weights, folder / ROWS))
+    if subject.job.cell.settings.depth is Depth.FULL and not subject.blocked:
+        subject.say("decoding some rows of every weight")
+        rows = _rows(subject, artifact.weights, folder / ROWS)
     tokenizer = None if subject.job.reference is None else subject.tokenizer
     handed = Handed(artifact=artifact, weights=subject.gathered(WeightFacts), tokenizer=tokenizer, rows=rows)
-    data = TypeAdapter(Handed).dump_json(handed)
-    if len(data) > MOST_JSON:
-        return
-    with replacing(folder / FACTS) as place:
-        place.write_bytes(data)
+    adapter = TypeAdapter(Handed)
+    data = adapter.dump_json(handed)
+    if len(data) <= MOST_JSON and adapter.validate_json(data) == handed:
+        with replacing(folder / FACTS) as place:
+            place.write_bytes(data)
+    else:
+        (folder / ROWS).unlink(missing_ok=True)
+
+
+def _rows(subject: Subject, weights: tuple[StoredWeight, ...], path: Path) -> tuple[DecodedRows, ...]:
+    """The rows written to ``path``, or none where the disk has no room for them."""
+    try:
+        return tuple(_write_rows(subject, weights, path))
+    except OSError:
+        path.unlink(missing_ok=True)
+        return ()
 
 
 def _write_rows(subject: Subject, weights: tuple[StoredWeight, ...], path: Path) -> Iterator[DecodedRows]:
@@ -96,13 +108,11 @@ def _write_rows(subject: Subject, weights: tuple[StoredWeight, ...], path: Path)
 
 
 def read_handed(folder: Path) -> Handed:
-    """The facts that were handed over; empty when there are none.
-
-    Raises:
-        ValueError: they are not what ``hand_over`` writes.
-    """
-    path = folder / FACTS
-    return TypeAdapter(Handed).validate_json(path.read_bytes()) if path.is_file() else Handed()
+    """The facts that were handed over; empty when there are none that can be read."""
+    try:
+        return TypeAdapter(Handed).validate_json((folder / FACTS).read_bytes())
+    except (OSError, ValueError):
+        return Handed()
 
 
 def read_rows(folder: Path, rows: tuple[DecodedRows, ...]) -> Mapping[str, Decoded]:

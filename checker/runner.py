@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from checker.process import WorkerDied, WorkerProcess
 from checker.protocol import Doing, Failed, Finished, Job, Known, ReferenceJob, Started
 from checker.provision import Provision, RunOptions, needs_torch
 from checker.references import References, identity_of, reference_job
-from checker.stages import Stage, stages
+from checker.stages import Stage, stages, takes_model
 from checker.workers import Workers
 
 RETRIED = (ErrorKind.CRASH, ErrorKind.OUT_OF_MEMORY, ErrorKind.NETWORK)  # infrastructure, tried once more
@@ -70,15 +70,15 @@ class Runner:
         )
         self._futures: list[Future[None]] = []
         self._stopped = False
-        if planned and not any(needs_torch(cell) for cell, _ in planned):
+        if planned and not any(takes_model(cell, checks) for cell, checks in planned):
             self._workers.dismiss_spare()
 
     def __iter__(self) -> Iterator[Update]:
-        waiting = sum(_takes_spare(cell) for cell, _ in self._planned)
+        waiting = sum(_takes_spare(cell, checks) for cell, checks in self._planned)
         pool = ThreadPoolExecutor(max_workers=self._options.jobs)  # no "with": it would wait for a download to end
         try:
             for cell, checks in self._planned:
-                waiting -= _takes_spare(cell)
+                waiting -= _takes_spare(cell, checks)
                 future = pool.submit(self._run_cell, cell, tuple(checks), more=waiting > 0)
                 future.add_done_callback(self._updates.put)
                 self._futures.append(future)
@@ -135,7 +135,7 @@ class Runner:
         return kind in RETRIED and not hopeless and not self._workers.closed
 
     def _attempt(self, cell: Cell, checks: tuple[str, ...], *, more: bool) -> _Trouble | None:
-        """Fetch what the cell needs and judge it in a fresh worker; returns the infrastructure's fault, if any."""
+        """Fetch what the cell needs and judge it in fresh workers; returns the infrastructure's fault, if any."""
         scratch = tempfile.mkdtemp(prefix="quant-verify-")
         try:
             job = self._provision.job_for(cell, checks, scratch)
@@ -150,16 +150,19 @@ class Runner:
 
     def _judge(self, job: Job, *, more: bool) -> _Trouble | None:
         begin, trouble = time.monotonic(), None
-        with ExitStack() as ending:
-            # that of the model, which is the last, starts first: it imports torch while the files are judged
-            todo = [(ending.enter_context(self._worker(stage)), stage.job) for stage in reversed(stages(job))]
-            both = len(todo) > 1
-            while todo and (trouble is None or not trouble.fatal):
-                worker, part = todo.pop()
-                if more and not todo:
-                    self._workers.prepare_next(both=both)  # cells of a matrix are mostly alike
-                trouble = self._listen(worker, part, time.monotonic() - begin) or trouble
-        return trouble
+        *before, last = stages(job)
+        with self._worker(last) as worker:  # that of the model comes first: it imports torch while files are judged
+            for stage in before:
+                with self._worker(stage) as other:
+                    trouble = self._listen(other, stage.job, 0.0)
+            if trouble is not None and trouble.fatal:
+                return trouble
+            if more:
+                self._workers.prepare_next(both=bool(before))  # cells of a matrix are mostly alike
+            if worker.alive:
+                return self._listen(worker, last.job, time.monotonic() - begin) or trouble
+        with self._worker(last) as worker:  # the other was killed while it waited, which is no fault of this cell
+            return self._listen(worker, last.job, time.monotonic() - begin) or trouble
 
     def _worker(self, stage: Stage) -> AbstractContextManager[WorkerProcess]:
         job = stage.job
@@ -169,7 +172,7 @@ class Runner:
         """Pass on what a worker says of a cell, until it has said all or is gone."""
         current: str | None = None
         trouble: _Trouble | None = None
-        cell_id = job.cell.id
+        cell_id, left = job.cell.id, set(job.checks)
         try:
             for event in worker.work(job, job.cell.settings.timeout, spent):
                 if isinstance(event, Started):
@@ -178,6 +181,7 @@ class Runner:
                 elif isinstance(event, Finished):
                     if event.result.id not in job.checks:
                         raise WorkerDied(ErrorKind.INTERNAL, "a worker reported a check that it was not asked for")
+                    left.discard(event.result.id)
                     error = event.result.error
                     if error is not None and error.kind in RETRIED:
                         trouble = trouble or _Trouble(error=error, check=event.result.id, fatal=False)
@@ -189,6 +193,8 @@ class Runner:
                 elif isinstance(event, Doing):
                     self._updates.put(Update(cell_id=cell_id, doing=event.what))
         except WorkerDied as death:
+            if job.stage == "files" and not left and death.kind is ErrorKind.CRASH:
+                return trouble  # it had judged everything; what it meant to leave is gathered again
             error = CheckError(kind=death.kind, message=str(death), detail=death.detail)
             trouble = _Trouble(error=error, check=current)
         return trouble
@@ -227,6 +233,6 @@ class Runner:
                 raise Unavailable(str(death), death.kind) from None
 
 
-def _takes_spare(cell: Cell) -> bool:
+def _takes_spare(cell: Cell, checks: Sequence[str]) -> bool:
     """Whether a worker that was started ahead fits: with torch, and with the installed libraries."""
-    return needs_torch(cell) and not cell.libraries
+    return takes_model(cell, checks) and not cell.libraries

@@ -1,4 +1,4 @@
-"""The child process: judges one cell, or makes one reference, and streams results to a pipe of its own.
+"""The child process: judges a cell or a half of it, or makes one reference, and streams results to a pipe of its own.
 
 ``python -m checker.worker FD PARENT [preload]`` reads one job from standard input and writes one JSON line for each
 event. Standard output and error belong to the libraries (and to whatever a checkpoint makes them print); the parent
@@ -137,8 +137,8 @@ def judge(job: Job, send: Send) -> None:
         if any(depth.includes(item.depth) and rank(item, depth)[0] > OF_FILES for item in checks):
             send(_known(subject, loaded=True))
         if job.stage == "files":
-            with contextlib.suppress(OSError, ValueError):  # it is then gathered again
-                hand_over(subject)
+            subject.blocked = _reason_not_to_load(table, subject)
+            _guarded(lambda: hand_over(subject), lambda: "")  # what is not handed over is gathered again
     send(Ended())
 
 

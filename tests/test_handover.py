@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from decoding import CHECKPOINTS
 from models import Zoo, damage
-from pydantic import TypeAdapter
 
 from checker import handover, subject, worker
 from checker.domain import Cell, Depth, ModelRef, Settings
 from checker.errors import NotApplicable, Unavailable
-from checker.facts import ArtifactFacts, ErrorFact, ModuleErrorFacts, WeightFacts
+from checker.facts import ArtifactFacts, ModuleErrorFacts, WeightFacts
 from checker.handover import FACTS, ROWS, Handed, hand_over, read_handed, read_rows
 from checker.probes.decoded import decode_rows
 from checker.protocol import Ended, Job
@@ -122,6 +121,7 @@ def test_facts_that_are_too_large_are_gathered_again(zoo: Zoo, tmp_path, monkeyp
     monkeypatch.setattr(handover, "MOST_JSON", 100)
     handed_over(nf4(zoo), tmp_path)
     assert read_handed(tmp_path) == Handed()
+    assert not (tmp_path / ROWS).exists(), "rows without facts are of no use"
 
 
 def test_as_many_rows_are_handed_over_as_there_is_room_for(zoo: Zoo, tmp_path, monkeypatch):
@@ -151,25 +151,62 @@ def test_a_weight_that_cannot_be_decoded_is_left_out(zoo: Zoo, tmp_path):
     assert not [name for name in names if "layers.0.mlp.up_proj" in name]
 
 
-def test_numbers_that_are_none_arrive():
-    fact = ErrorFact(layer="x", ratio=math.nan, nrmse=math.inf, sqnr_db=-math.inf, gain=1.0, centred_gain=1.0, bits=4)
-    facts = WeightFacts(sampled=False, baseline=True, scales=(), codes=(), errors=(fact,))
-    adapter = TypeAdapter(Handed)
-    handed = adapter.validate_json(adapter.dump_json(Handed(weights=facts)))
-    assert handed.weights is not None
-    [found] = handed.weights.errors
-    assert math.isnan(found.ratio)
-    assert (found.nrmse, found.sqnr_db) == (math.inf, -math.inf)
-
-
-def test_what_json_cannot_hold_is_no_error(zoo: Zoo, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "strange",
+    [
+        pytest.param({"architecture": "\ud800"}, id="half of a surrogate pair"),
+        pytest.param({"config": {"time_step_limit": [0.0, math.inf]}}, id="infinity in the config"),
+        pytest.param({"declared": {"x": math.nan}}, id="what is no number"),
+        pytest.param({"declared": {"shape": (8, 8)}}, id="a tuple would come back as a list"),
+    ],
+)
+def test_what_would_not_arrive_as_it_is_stays_away(zoo: Zoo, tmp_path, monkeypatch, strange):
     """The cell goes on, and its other worker looks for itself."""
     gather = subject.gather_artifact
-    monkeypatch.setattr(subject, "gather_artifact", lambda *args: replace(gather(*args), architecture="\ud800"))
+    monkeypatch.setattr(subject, "gather_artifact", lambda *args: replace(gather(*args), **strange))
     events: list[object] = []
     worker.judge(job(nf4(zoo), tmp_path, "files", Depth.FULL, "config.keys"), events.append)
     assert isinstance(events[-1], Ended)
     assert read_handed(tmp_path) == Handed()
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), AssertionError("ours"), KeyError("x")], ids=repr)
+def test_whatever_goes_wrong_with_it_costs_no_verdict(zoo: Zoo, tmp_path, monkeypatch, fault):
+    def fail(*_args: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(handover, "undecodable", fail)
+    events: list[object] = []
+    worker.judge(job(nf4(zoo), tmp_path, "files", Depth.FULL, "config.keys"), events.append)
+    assert isinstance(events[-1], Ended)
+    assert read_handed(tmp_path) == Handed()
+
+
+def test_without_room_for_the_rows_the_facts_still_arrive(zoo: Zoo, tmp_path, monkeypatch):
+    def fail(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(handover, "_write_rows", fail)
+    artifact, _ = handed_over(nf4(zoo), tmp_path)
+    assert read_handed(tmp_path).artifact == artifact
+    assert not (tmp_path / ROWS).exists()
+
+
+def test_no_row_is_decoded_for_a_model_that_must_not_be_loaded(zoo: Zoo, tmp_path):
+    folder = tmp_path / "damaged"
+    with damage(nf4(zoo), folder) as broken:
+        [absmax] = [name for name in broken.tensors if name.endswith("layers.0.mlp.up_proj.weight.absmax")]
+        del broken.tensors[absmax]
+    worker.judge(job(folder, tmp_path, "files", Depth.FULL, "config.keys"), lambda _: None)
+    handed = read_handed(tmp_path)
+    assert handed.artifact is not None
+    assert handed.rows == ()
+
+
+def test_facts_that_cannot_be_read_are_gathered_again(zoo: Zoo, tmp_path):
+    (tmp_path / FACTS).write_text('{"artifact": 7}')
+    with Subject(job=job(nf4(zoo), tmp_path, "model")) as found:
+        assert found.get(ArtifactFacts).stored_method == "bitsandbytes-4bit"
 
 
 def test_a_scratch_folder_that_cannot_be_written_is_no_error(zoo: Zoo, tmp_path):

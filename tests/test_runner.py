@@ -226,6 +226,40 @@ def test_a_crash_over_the_model_judges_the_files_again(workers):
     assert done == ["config.keys", "config.keys", "loading.keys"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "goes_on"),
+    [(ErrorKind.CRASH, True), (ErrorKind.TIMEOUT, False), (ErrorKind.INTERNAL, False)],
+    ids=str,
+)
+def test_a_worker_that_dies_when_all_is_judged_costs_nothing(workers, kind, goes_on):
+    """It was about to hand over what it had gathered, which the other worker can gather as well."""
+    updates = divided([finished("config.keys"), crash(kind)], [finished("loading.keys")])
+    first = [item for item in updates if item.cell_id == "a/x"]
+    assert bool(dead(first)) is not goes_on
+    assert [item.finished.id for item in first if item.finished] == ["config.keys", "loading.keys"][: 1 + goes_on]
+
+
+def test_a_worker_that_was_killed_while_it_waited_is_replaced(workers):
+    def kill(_: FakeWorker) -> None:
+        workers[0].alive = False
+
+    updates = divided([kill, finished("config.keys")], [finished("loading.keys")])
+    assert dead(updates) == []
+    assert [item.finished.id for item in updates if item.finished] == ["config.keys", "loading.keys"]
+    assert workers[0].job is None
+
+
+def test_the_worker_of_the_files_is_ended_before_that_of_the_model_begins(workers):
+    closed: list[bool] = []
+    divided([finished("config.keys")], [lambda _: closed.append(workers[1].closed)])
+    assert closed == [True]
+
+
+def test_no_worker_imports_torch_for_checks_of_files(workers):
+    list(Runner([(cell("a/x"), ("config.keys",)), (cell("b/y"), ("weights.codes",))], RunOptions()))
+    assert [item.preload for item in workers] == [False, False]
+
+
 def test_an_error_that_is_worth_another_try_may_be_of_either_half(workers):
     memory = CheckError(kind=ErrorKind.OUT_OF_MEMORY, message="no memory")
     updates = divided([finished("config.keys", memory)], [finished("loading.keys")])

@@ -68,7 +68,7 @@ def load_model(folder: Path, device: str, *, gpus: int = 1, trust_remote_code: b
     """
     try:
         config = read_config(folder, trust_remote_code=trust_remote_code)
-        with _in_turn(wanted=device == "cpu" and "quantization_config" not in options):
+        with _in_turn(wanted=device == "cpu"):
             model, info = model_class(config, trust_remote_code=trust_remote_code).from_pretrained(
                 folder,
                 dtype="auto",
@@ -88,9 +88,9 @@ def load_model(folder: Path, device: str, *, gpus: int = 1, trust_remote_code: b
 
 @contextmanager
 def _in_turn(*, wanted: bool) -> Iterator[None]:
-    """Have transformers take one tensor after the other: what stays on the CPU is mapped, and not worth a thread each.
+    """Have transformers take one tensor after the other: what stays on the CPU is mapped, not copied.
 
-    On the way to a GPU, or to be quantized, threads pay off (transformers/core_model_loading.py, ``GLOBAL_WORKERS``).
+    Its four threads (transformers/core_model_loading.py, ``GLOBAL_WORKERS``) pay off on the way to a GPU.
     """
     if not wanted or SYNCHRONOUS in os.environ:
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import math
 import os
 import tempfile
@@ -20,14 +21,15 @@ AT_ONCE_ELSEWHERE = 1 << 24  # where a kernel takes as long to start as to compu
 def room(shape: Sequence[int], device: Any, folder: Path | None = None) -> Any:
     """An uninitialised float32 tensor; with a ``folder`` and on the CPU in a mapped file there, which has no name.
 
-    The system may drop such memory when it is short of it and read it again. Its size is claimed beforehand: to find
-    the disk full while writing to the mapping would end the process.
+    The system may drop such memory when it is short of it and read it again. Its size is claimed beforehand, as far as
+    the file system can: to find the disk full while writing to the mapping would end the process.
     """
     import numpy as np
     import torch
 
     size = math.prod(shape) * FLOAT32
-    if folder is not None and torch.device(device).type == "cpu" and size:
+    claims = hasattr(os, "posix_fallocate")  # not on macOS
+    if folder is not None and claims and torch.device(device).type == "cpu" and size:
         with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, size)
             return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=tuple(shape)))
@@ -53,5 +55,10 @@ def giving_back(modules: Sequence[Any]) -> Iterator[None]:
 
 def give_back() -> None:
     """Return freed memory to the system: glibc keeps what lies between blocks that are in use until it is told to."""
-    with contextlib.suppress(OSError, AttributeError):  # no glibc
-        ctypes.CDLL(None).malloc_trim(0)
+    with contextlib.suppress(AttributeError):  # no glibc
+        _libc().malloc_trim(0)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import pytest
-from models import VARIANTS, Zoo
+from models import Zoo
 
 from checker.probes import load
 from checker.probes.load import SYNCHRONOUS, load_model
@@ -14,7 +14,7 @@ from checker.probes.load import SYNCHRONOUS, load_model
 pytest.importorskip("torch")
 
 
-def seen_while_loading(monkeypatch: pytest.MonkeyPatch, zoo: Zoo, device: str, **options: Any) -> str | None:
+def seen_while_loading(monkeypatch: pytest.MonkeyPatch, zoo: Zoo, device: str) -> str | None:
     """The variable as transformers would read it; loading itself is left out."""
     found: list[str | None] = []
 
@@ -25,21 +25,20 @@ def seen_while_loading(monkeypatch: pytest.MonkeyPatch, zoo: Zoo, device: str, *
             raise RuntimeError("seen enough")
 
     monkeypatch.setattr(load, "model_class", lambda *_args, **_options: Model)
-    assert "seen enough" in load_model(zoo.quantized("llama", "nf4"), device, **options).flaw
+    assert "seen enough" in load_model(zoo.quantized("llama", "nf4"), device).flaw
     return found[0]
 
 
 @pytest.mark.parametrize(
-    ("device", "options", "expected"),
+    ("device", "expected"),
     [
-        pytest.param("cpu", {}, "1", id="mapped tensors stay where they are"),
-        pytest.param("cuda:0", {}, None, id="a GPU is fed by several threads"),
-        pytest.param("cpu", {"quantization_config": VARIANTS["nf4"]}, None, id="so is what quantizes"),
+        pytest.param("cpu", "1", id="mapped tensors stay where they are"),
+        pytest.param("cuda:0", None, id="a GPU is fed by several threads"),
     ],
 )
-def test_threads_are_left_out_where_there_is_nothing_to_wait_for(monkeypatch, zoo: Zoo, device, options, expected):
+def test_threads_are_left_out_where_there_is_nothing_to_wait_for(monkeypatch, zoo: Zoo, device, expected):
     monkeypatch.delenv(SYNCHRONOUS, raising=False)
-    assert seen_while_loading(monkeypatch, zoo, device, **options) == expected
+    assert seen_while_loading(monkeypatch, zoo, device) == expected
     assert SYNCHRONOUS not in os.environ
 
 
@@ -55,4 +54,4 @@ def test_transformers_still_reads_the_variable():
 
     from transformers import core_model_loading
 
-    assert SYNCHRONOUS in inspect.getsource(core_model_loading)
+    assert f'is_env_variable_true("{SYNCHRONOUS}")' in inspect.getsource(core_model_loading)
