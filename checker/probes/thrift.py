@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 FLOAT32 = 4  # bytes
-AT_ONCE = {"cpu": 1 << 18}  # numbers that are computed with at a time: a mebibyte, of which there are half a dozen
+AT_ONCE = {"cpu": 1 << 19}  # numbers that are computed with at a time: two mebibytes, held half a dozen times over
 AT_ONCE_ELSEWHERE = 1 << 24  # where a kernel takes as long to start as to compute
 
 

@@ -65,8 +65,8 @@ def test_no_room_at_all(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "rows"),
     [
-        pytest.param((64, 1 << 10), 256, id="a mebibyte"),
-        pytest.param((2, 1 << 10), 256, id="may reach beyond"),
+        pytest.param((64, 1 << 10), 512, id="two mebibytes"),
+        pytest.param((2, 1 << 10), 512, id="may reach beyond"),
         pytest.param((64, 1 << 20), 1, id="one row is always taken"),
     ],
 )
