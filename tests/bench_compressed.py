@@ -20,12 +20,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import numpy as np
 from bench_peers import OFFLINE
 from bench_processes import ROOT, measure, progress, table
+from models import damage
 
 VERSIONS = ("0.20.0", "0.17.1")
 NEEDED = "loguru==0.7.3"  # by compressed-tensors, beyond what this program's own extras bring
 DOES_NOT_LOAD = {("w4a16-asym", "0.20.0")}  # zero points are allocated unpacked since 0.18
+LOADS_ZERO_POINTS = "0.17.1"
+FAULT = "zero points off by one"  # in every layer, to be told by outputs.divergence alone
+FEWEST = 64  # positions
 MAKER = """\
 import json, sys, warnings
 warnings.simplefilter("ignore")
@@ -95,10 +100,23 @@ def interpreter(version: str) -> Path:
     return python
 
 
-def judge(python: Path, checkpoint: Path, baseline: Path, report: Path) -> tuple[dict[str, Any], float]:
+def off_by_one(healthy: Path, target: Path) -> None:
+    """A copy whose every zero point, eight of four bits in a word, is one more (15 stays)."""
+    with damage(healthy, target) as file:
+        for name, tensor in file.tensors.items():
+            if name.endswith(".weight_zero_point"):
+                words = tensor.view("<u4")
+                points = [(words >> np.uint32(shift)) & np.uint32(15) for shift in range(0, 32, 4)]
+                raised = [np.minimum(point + 1, 15).astype(np.uint32) for point in points]
+                words[:] = sum(point << np.uint32(4 * place) for place, point in enumerate(raised))
+
+
+def judge(python: Path, checkpoint: Path, baseline: Path, report: Path, *options: str) -> tuple[dict[str, Any], float]:
     """The cell of the report, and the seconds that it took."""
     place = ("--baseline", str(baseline), "--depth", "full", "--report-dir", str(report), "--device", "cpu", "--quiet")
-    result = measure((str(python), str(ROOT / "entrypoint.py"), "check", str(checkpoint), *place), environment=OFFLINE)
+    result = measure(
+        (str(python), str(ROOT / "entrypoint.py"), "check", str(checkpoint), *place, *options), environment=OFFLINE
+    )
     [cell] = json.loads((report / "report.json").read_text("utf-8"))["cells"]
     return cell, result.seconds
 
@@ -126,10 +144,12 @@ def row(name: str, version: str, cell: Mapping[str, Any], seconds: float) -> tup
 
 
 def is_right(name: str, version: str, cell: Mapping[str, Any]) -> bool:
-    """Passed, the one warning of a sound file at most; or refused by the one check that these versions must fail."""
+    """Passed, the one warning of a sound file at most; or failed by the one check that must fail it."""
     failed = {item["id"] for item in cell["checks"] if item["outcome"] == "fail"}
     if (name, version) in DOES_NOT_LOAD:
         return failed == {"loading.keys"}
+    if name == FAULT:
+        return failed == {"outputs.divergence"} and cell["measurements"]["outputs.divergence"]["positions"] == FEWEST
     return cell["outcome"] in ("pass", "warn")
 
 
@@ -154,6 +174,10 @@ def _cells(
     for name, checkpoint in found.items():
         for version, python in pythons.items():
             yield name, version, *judge(python, checkpoint, baseline, folder / f"report-{name}-{version}")
+    off_by_one(found["w4a16-asym"], folder / "off-by-one")
+    alone = ("--select", "outputs.divergence")
+    python = pythons[LOADS_ZERO_POINTS]
+    yield FAULT, LOADS_ZERO_POINTS, *judge(python, folder / "off-by-one", baseline, folder / "report-fault", *alone)
 
 
 def main() -> int:
