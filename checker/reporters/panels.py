@@ -103,7 +103,7 @@ def _name(name: str) -> str:
 def _width(figure: float, largest: float) -> float:
     if not math.isfinite(figure):
         return 100.0
-    return round(100 * min(max(figure / largest, 0.0), 1.0), 1) if largest > 0 else 0.0
+    return round(100 * min(max(0.0, figure / largest), 1.0), 1) if largest > 0 else 0.0
 
 
 def _memory(cell: CellResult) -> tuple[Bar, ...]:

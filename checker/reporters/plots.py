@@ -67,7 +67,7 @@ class Axis:
             share = math.log(clamped / self.low) / math.log(self.high / self.low)
         else:
             share = (clamped - self.low) / (self.high - self.low)
-        return SIDE * min(max(share, 0.0), 1.0)
+        return SIDE * min(max(0.0, share), 1.0)
 
     def ticks(self, *, share: bool = False) -> tuple[Tick, ...]:
         """Three to five round figures, fewer where the axis has no more; in per cent for a ``share``."""

@@ -110,7 +110,7 @@ def row(cell: CellResult) -> Row:
         outcome=cell.outcome.value,
         word=WORDS[cell.outcome],
         memory="" if memory is None else f"{memory.ratio:.0%}",
-        share=None if memory is None else round(min(max(memory.ratio, 0.0), 1.0) * 100, 1),
+        share=None if memory is None else round(min(max(0.0, memory.ratio), 1.0) * 100, 1),
         ratio="" if worst is None else figures.short(worst[1]),
         excess="" if found is None or found.excess is None else f"{figures.short(found.excess)}×",
         top1="" if found is None or found.top1 is None else figures.percent(found.top1.value),

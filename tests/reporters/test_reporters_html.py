@@ -124,9 +124,11 @@ def test_an_attack_is_text_wherever_it_stands(attack: str) -> None:
         {"outputs.divergence": divergence() | {"kl_histogram": [[0], [1, 2, 3], [99, 1], [0, -1], ["a", 1]]}},
         {"outputs.blocks": [{"drift": "NaN"}, {"drift": "Infinity", "error": "-Infinity"}]},
         {"weights": [{"R": 0}, {"R": -1}, {"R": 1e-300}, {"R": 1e300}, {"R": 10**400}]},
+        {"memory.ratio": {"predicted": -0.0, "observed": -0.0}, "outputs.divergence": {"kl_histogram": [[-0.0, -0.0]]},
+         "outputs.modules": [{"layer": "x", "error": -0.0}, {"layer": "y", "error": 1.0}]},
     ],
     ids=["no mappings", "no lists", "rows without figures", "rows of other types", "wrong inside", "wrong bins",
-         "no block is finite", "figures off any axis"],
+         "no block is finite", "figures off any axis", "zeros below zero"],
 )  # fmt: skip
 def test_measurements_of_any_shape_are_survived(measurements: dict[str, Json]) -> None:
     page(run_of(cell("a", measurements=measurements)))
