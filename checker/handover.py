@@ -116,14 +116,12 @@ def read_handed(folder: Path) -> Handed:
 
 
 def read_rows(folder: Path, rows: tuple[DecodedRows, ...]) -> Mapping[str, Decoded]:
-    """The decoded rows by the name of their packed tensor, mapped.
-
-    Raises:
-        OSError, ValueError: the file is not what ``hand_over`` writes.
-    """
-    if not rows:
+    """The decoded rows by the name of their packed tensor, mapped; none where the file is not there or not whole."""
+    count = sum(len(row.numbers) * row.inputs for row in rows)
+    try:
+        values = np.memmap(folder / ROWS, np.float32, "c", shape=(count,))  # torch takes no array that is read-only
+    except (OSError, ValueError):  # ValueError: it is shorter, or there is nothing to map
         return {}
-    values = np.memmap(folder / ROWS, np.float32, "c")  # torch takes no array that is read-only
     found, start = {}, 0
     for row in rows:
         stop = start + len(row.numbers) * row.inputs

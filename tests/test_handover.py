@@ -111,6 +111,19 @@ def test_what_is_not_there_is_gathered_again(zoo: Zoo, tmp_path, lost):
         assert not found.get(ModuleErrorFacts).not_compared
 
 
+@pytest.mark.parametrize("size", [None, 0, 1000], ids=["gone", "empty", "cut short"])
+def test_rows_that_cannot_be_mapped_are_decoded_again(zoo: Zoo, tmp_path, size):
+    handed_over(nf4(zoo), tmp_path)
+    if size is None:
+        (tmp_path / ROWS).unlink()
+    else:
+        (tmp_path / ROWS).write_bytes((tmp_path / ROWS).read_bytes()[:size])
+    with Subject(job=job(nf4(zoo), tmp_path, "model")) as found:
+        modules = found.get(ModuleErrorFacts)
+    assert len(modules.errors) == 14
+    assert not modules.not_compared
+
+
 def test_a_cell_that_is_not_divided_takes_nothing_that_lies_there(zoo: Zoo, tmp_path):
     (tmp_path / FACTS).write_text('{"artifact": null, "rows": []}')
     with Subject(job=job(nf4(zoo), tmp_path, "whole")) as found:
